@@ -1,0 +1,80 @@
+//! The Memory Region Table (claims 2, 12 and 13): host-resident, written by the Kernel Agent alone, read by the
+//! card.
+//!
+//! The table is made of chunks of [`MRT_CHUNK_ENTRIES`] entries, given to the card one by one. An entry holds the
+//! region's page addresses itself, up to [`INLINE_PAGES`]; a larger region's entry holds the guest-physical
+//! address of a page directory: an array of guest-physical addresses of leaves, each leaf 512 page addresses
+//! of 64 bits (4096 bytes).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::shared_layout;
+
+/// Bytes of an entry.
+pub const MRT_ENTRY_SIZE: usize = 128;
+/// Entries of a chunk.
+pub const MRT_CHUNK_ENTRIES: u32 = 8192;
+/// Chunks that a table may have.
+pub const MRT_MAX_CHUNKS: u32 = 16;
+/// Entries that a table may have.
+pub const MRT_MAX_ENTRIES: u32 = MRT_CHUNK_ENTRIES * MRT_MAX_CHUNKS;
+/// Page addresses that fit into an entry: the "maximum area for local data" of claim 13.
+pub const INLINE_PAGES: usize = 10;
+/// Page addresses in a leaf of a page table.
+pub const LEAF_PAGES: u64 = 512;
+
+/// Bits of a memory handle that are the MRT index; the others are the generation.
+pub const HANDLE_INDEX_BITS: u32 = 20;
+/// Generations run from 1 to this and start again, so that handles 0 and 0xFFFFFFFF never occur.
+pub const MAX_GENERATION: u32 = (1 << (32 - HANDLE_INDEX_BITS)) - 2;
+
+/// Access: the region may be the target of RDMA writes.
+pub const ACCESS_RDMA_WRITE: u16 = 0x0001;
+/// Access: the region may be the source of RDMA reads.
+pub const ACCESS_RDMA_READ: u16 = 0x0002;
+
+/// The protection tag of VIs and regions that were given none. It goes with every tag of its context.
+pub const DEFAULT_PTAG: u32 = 0;
+
+/// The MRT index of a memory handle (claim 15).
+#[must_use]
+pub const fn handle_index(handle: u32) -> u32 {
+    handle & ((1 << HANDLE_INDEX_BITS) - 1)
+}
+
+/// The memory handle of `index` in its `generation`.
+#[must_use]
+pub const fn handle(index: u32, generation: u32) -> u32 {
+    generation << HANDLE_INDEX_BITS | index
+}
+
+/// A registered region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct MrtEntry {
+    /// The region's memory handle; 0 while the entry is free. The Kernel Agent stores it last.
+    pub handle: u32,
+    /// Protection tag.
+    pub ptag: u32,
+    /// Context that the region belongs to.
+    pub context: u16,
+    /// `ACCESS_*`.
+    pub access: u16,
+    /// Pages are 2^`page_shift` bytes; 12 to 30.
+    pub page_shift: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// First byte, a virtual address of the owner.
+    pub virtual_address: u64,
+    /// Bytes; more than 0.
+    pub length: u64,
+    /// Pages that the region touches.
+    pub page_count: u64,
+    /// Guest-physical address of the page directory, or 0 if the addresses are in `pages`.
+    pub page_directory: u64,
+    /// Page addresses, if there are no more than [`INLINE_PAGES`].
+    pub pages: [u64; INLINE_PAGES],
+}
+shared_layout!(MrtEntry, MRT_ENTRY_SIZE, {
+    handle @ 0, ptag @ 4, context @ 8, access @ 10, page_shift @ 12, reserved @ 13, virtual_address @ 16, length @ 24, page_count @ 32, page_directory @ 40, pages @ 48,
+});

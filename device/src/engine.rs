@@ -1,0 +1,409 @@
+//! The engine: one thread that runs all cards of a process. It turns eventfds into doorbells, gives the cards their turns
+//! and the time, and carries out what the vhost-user side asks.
+
+mod crowding;
+mod inbox;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use event_manager::{EventManager, SubscriberOps as _};
+use thiserror::Error;
+use vianic_abi::attach::AttachRequest;
+use vianic_abi::event::Event;
+use vianic_abi::status::Status;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::engine::crowding::Crowding;
+use crate::engine::inbox::Inbox;
+use crate::guest_memory::GuestMemory;
+use crate::nic::memory::NicMemory;
+use crate::nic::pacing::Poll;
+use crate::nic::{Card, registers};
+use crate::port::switch::Switch;
+use crate::rate_limit::info_limited;
+use crate::vito::frame::NicAddress;
+
+/// Which card of the process.
+pub type NicId = usize;
+
+/// A card to be.
+#[derive(Clone, Debug)]
+pub struct NicConfig {
+    /// Its address on the fabric.
+    pub address: NicAddress,
+    /// Its memory.
+    pub memory: Arc<NicMemory>,
+}
+
+/// What the vhost-user side gives a card to reach its guest with.
+pub struct HostSide {
+    /// Guest RAM.
+    pub memory: GuestMemory,
+    /// Doorbells, by context.
+    pub doorbells: Vec<EventFd>,
+    /// The event queue.
+    pub events: Box<dyn EventSink>,
+}
+
+impl fmt::Debug for HostSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostSide").field("doorbells", &self.doorbells.len()).finish_non_exhaustive()
+    }
+}
+
+/// The event queue, as the engine's thread uses it.
+pub trait EventSink: Send {
+    /// Puts an event into the queue. `false`: the guest offers no buffer now.
+    fn push(&mut self, event: Event) -> bool;
+    /// Interrupts the guest for what was put in, if it wants to be.
+    fn notify(&mut self);
+    /// The guest's memory is mapped anew.
+    fn memory_changed(&mut self, memory: GuestMemory);
+}
+
+/// Why the engine did not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// An eventfd, epoll or the thread could not be made.
+    #[error("cannot start the engine: {0}")]
+    Start(#[from] io::Error),
+    /// The event manager failed.
+    #[error("cannot watch for events: {0}")]
+    Watch(#[from] event_manager::Error),
+}
+
+/// What the engine is asked.
+enum Request {
+    Attach(NicId, AttachRequest, HostSide, Sender<Status>),
+    Pause(NicId, Sender<()>),
+    Resume(NicId, HostSide, Sender<()>),
+    Reset(NicId, Sender<()>),
+    UpdateMemory(NicId, GuestMemory, Sender<()>),
+    EventBuffers(NicId),
+    Stop,
+}
+
+/// The running engine.
+#[derive(Debug)]
+pub struct Engine {
+    handle: EngineHandle,
+    thread: JoinHandle<()>,
+}
+
+/// What the vhost-user side holds of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    requests: Sender<Request>,
+    wake: Arc<EventFd>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+impl Engine {
+    /// Starts the thread. The cards' registers can be read from here on.
+    ///
+    /// # Errors
+    /// If an eventfd, epoll or the thread cannot be made.
+    pub fn start(nics: Vec<NicConfig>) -> Result<Self, EngineError> {
+        let (requests, inbox) = channel();
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        for nic in &nics {
+            nic.memory.write_registers(&registers(nic.address));
+        }
+        let (ready, started) = channel();
+        let waker = wake.clone();
+        let thread =
+            thread::Builder::new().name("vianic-engine".into()).spawn(move || {
+                match Runner::new(nics, inbox, waker) {
+                    Ok(mut runner) => {
+                        let _ = ready.send(Ok(()));
+                        runner.run();
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
+                }
+            })?;
+        started.recv().map_err(io::Error::other)??;
+        Ok(Self { handle: EngineHandle { requests, wake }, thread })
+    }
+
+    /// What the vhost-user side holds.
+    #[must_use]
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread.
+    pub fn stop(self) {
+        self.handle.send(Request::Stop);
+        if self.thread.join().is_err() {
+            log::error!("the engine's thread panicked");
+        }
+    }
+}
+
+impl EngineHandle {
+    fn send(&self, request: Request) {
+        // An engine that is gone answers nothing: the reply channel is dropped, which every caller sees.
+        if self.requests.send(request).is_ok()
+            && let Err(error) = self.wake.write(1)
+        {
+            log::error!("cannot wake the engine: {error}");
+        }
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Option<T> {
+        let (reply, answer) = channel();
+        self.send(request(reply));
+        answer.recv().ok()
+    }
+
+    /// A driver attaches: context 0 comes alive. Returns the status to answer it with.
+    #[must_use]
+    pub fn attach(&self, nic: NicId, request: AttachRequest, host: HostSide) -> Status {
+        self.ask(|reply| Request::Attach(nic, request, host, reply)).unwrap_or(Status::NIC_FAILED)
+    }
+
+    /// The queues stopped. When this returns, the engine touches no guest memory and no event queue of this card until
+    /// [`resume`](Self::resume) or [`attach`](Self::attach). The card's state is kept.
+    pub fn pause(&self, nic: NicId) {
+        let _ = self.ask(|reply| Request::Pause(nic, reply));
+    }
+
+    /// The queues run again after a pause.
+    pub fn resume(&self, nic: NicId, host: HostSide) {
+        let _ = self.ask(|reply| Request::Resume(nic, host, reply));
+    }
+
+    /// The driver is gone: its card is as new, its peers lose their connections.
+    pub fn reset(&self, nic: NicId) {
+        let _ = self.ask(|reply| Request::Reset(nic, reply));
+    }
+
+    /// The guest's memory is mapped anew. When this returns, the old mapping is no longer used.
+    pub fn update_memory(&self, nic: NicId, memory: GuestMemory) {
+        let _ = self.ask(|reply| Request::UpdateMemory(nic, memory, reply));
+    }
+
+    /// The guest offered buffers for events.
+    pub fn event_buffers(&self, nic: NicId) {
+        self.send(Request::EventBuffers(nic));
+    }
+}
+
+/// Turns without a look at the eventfds while there is work, and while there is none.
+const TURNS_BUSY: u32 = 16;
+const TURNS_IDLE: u32 = 64;
+
+/// The engine's thread.
+struct Runner {
+    nics: Vec<NicConfig>,
+    switch: Switch,
+    sinks: Vec<Option<Box<dyn EventSink>>>,
+    requests: Receiver<Request>,
+    manager: EventManager<Inbox>,
+    inbox: event_manager::SubscriberId,
+    start: Instant,
+    crowding: Crowding,
+    stop: bool,
+}
+
+impl Runner {
+    fn new(
+        nics: Vec<NicConfig>,
+        requests: Receiver<Request>,
+        wake: Arc<EventFd>,
+    ) -> Result<Self, EngineError> {
+        let mut manager = EventManager::new()?;
+        let inbox = manager.add_subscriber(Inbox::new(wake));
+        Ok(Self {
+            switch: Switch::new(nics.iter().map(|nic| nic.address)),
+            sinks: nics.iter().map(|_| None).collect(),
+            nics,
+            requests,
+            manager,
+            inbox,
+            start: Instant::now(),
+            crowding: Crowding::default(),
+            stop: false,
+        })
+    }
+
+    fn run(&mut self) {
+        while !self.stop {
+            let poll = self.turns();
+            let timeout = if poll == Poll::Asleep {
+                self.crowding.worked();
+                -1
+            } else {
+                0
+            };
+            if poll == Poll::Spaced {
+                // Somebody else may have better use of the processor: a guest that shares it, above all.
+                thread::yield_now();
+            }
+            if let Err(error) = self.manager.run_with_timeout(timeout) {
+                log::error!("the engine cannot wait for events: {error}");
+                return;
+            }
+            self.take_doorbells();
+            while let Ok(request) = self.requests.try_recv() {
+                self.serve(request);
+            }
+        }
+    }
+
+    /// Gives the cards turns until it is time to look at the eventfds.
+    fn turns(&mut self) -> Poll {
+        let mut turns = 0;
+        loop {
+            let mut next = Poll::Asleep;
+            let start = self.start;
+            let now = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let patience = self.crowding.patience();
+            for nic in 0..self.switch.len() {
+                if let Some(card) = self.switch.running(nic) {
+                    next = next.max(card.turn(now, patience));
+                }
+            }
+            let moved = self.switch.exchange();
+            for nic in 0..self.switch.len() {
+                self.deliver_events(nic);
+            }
+            if moved {
+                self.crowding.worked();
+                next = Poll::Busy;
+                turns += TURNS_IDLE / TURNS_BUSY;
+            } else {
+                self.crowding.idle(now());
+                turns += 1;
+            }
+            if next < Poll::Busy || turns >= TURNS_IDLE {
+                return next;
+            }
+            if !moved {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn deliver_events(&mut self, nic: NicId) {
+        if let Some(card) = self.switch.running(nic)
+            && !card.events().is_empty()
+            && let Some(sink) = &mut self.sinks[nic]
+            && card.events().deliver(|event| sink.push(event))
+        {
+            sink.notify();
+        }
+    }
+
+    fn take_doorbells(&mut self) {
+        let Ok(inbox) = self.manager.subscriber_mut(self.inbox) else {
+            return;
+        };
+        for (nic, context) in inbox.take_rung() {
+            if let Some(card) = self.switch.running(nic) {
+                card.doorbell(context);
+            }
+        }
+    }
+
+    fn watch(&mut self, nic: NicId, doorbells: Vec<EventFd>) {
+        for doorbell in &doorbells {
+            // Front ends signal every queue when they start it: that is no doorbell. A real one that goes with it is
+            // not missed, as a card that attaches or resumes looks at its contexts anyway.
+            let _ = doorbell.read();
+        }
+        let watched =
+            self.manager.event_ops(self.inbox).map(|mut ops| Inbox::watch(&mut ops, nic, &doorbells));
+        match watched {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => {
+                log::error!("NIC {nic}: cannot watch its doorbells: {error}")
+            }
+        }
+        if let Ok(inbox) = self.manager.subscriber_mut(self.inbox) {
+            inbox.keep(nic, doorbells);
+        }
+    }
+
+    fn unwatch(&mut self, nic: NicId) {
+        let doorbells =
+            self.manager.subscriber_mut(self.inbox).map(|inbox| inbox.release(nic)).unwrap_or_default();
+        if let Ok(mut ops) = self.manager.event_ops(self.inbox) {
+            Inbox::unwatch(&mut ops, nic, &doorbells);
+        }
+        self.sinks[nic] = None;
+    }
+
+    fn serve(&mut self, request: Request) {
+        // A caller that has gone away does not miss its answer.
+        match request {
+            Request::Attach(nic, request, host, reply) => {
+                let _ = reply.send(self.attach(nic, &request, host));
+            }
+            Request::Pause(nic, reply) => {
+                self.unwatch(nic);
+                self.switch.pause(nic);
+                let _ = reply.send(());
+            }
+            Request::Resume(nic, host, reply) => {
+                self.resume(nic, host);
+                let _ = reply.send(());
+            }
+            Request::Reset(nic, reply) => {
+                self.unwatch(nic);
+                self.switch.remove(nic);
+                let _ = reply.send(());
+            }
+            Request::UpdateMemory(nic, memory, reply) => {
+                if let Some(card) = self.switch.running(nic) {
+                    card.remap(&memory);
+                }
+                if let Some(sink) = &mut self.sinks[nic] {
+                    sink.memory_changed(memory);
+                }
+                let _ = reply.send(());
+            }
+            Request::EventBuffers(nic) => self.deliver_events(nic),
+            Request::Stop => self.stop = true,
+        }
+    }
+
+    fn attach(&mut self, nic: NicId, request: &AttachRequest, host: HostSide) -> Status {
+        if !self.switch.is_vacant(nic) {
+            return Status::INVALID_STATE;
+        }
+        let NicConfig { address, memory } = self.nics[nic].clone();
+        match Card::attach(address, memory, host.memory, request) {
+            Ok(card) => {
+                self.switch.insert(nic, card);
+                self.sinks[nic] = Some(host.events);
+                self.watch(nic, host.doorbells);
+                info_limited!("NIC {address}: a driver has attached");
+                Status::SUCCESS
+            }
+            Err(status) => status,
+        }
+    }
+
+    fn resume(&mut self, nic: NicId, host: HostSide) {
+        let Some(card) = self.switch.resume(nic) else {
+            return;
+        };
+        card.remap(&host.memory);
+        card.look_at_all();
+        self.sinks[nic] = Some(host.events);
+        self.watch(nic, host.doorbells);
+    }
+}

@@ -1,0 +1,181 @@
+//! The I/O Resource Block (claim 9): one descriptor in the card's own terms, checked for form. What the Message Unit
+//! builds from a token and hands to Vito.
+
+use smallvec::SmallVec;
+use vianic_abi::descriptor::{Control, ControlSegment, DescriptorStatus, Operation, Segment};
+use vianic_abi::token::{INLINE_SEGMENTS, InlineBody};
+use vianic_abi::{MAX_SEGMENTS, descriptor};
+
+/// Which work queue of a VI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkQueue {
+    /// The send queue.
+    Send,
+    /// The receive queue.
+    Receive,
+}
+
+/// What a descriptor asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A message to the peer's next receive descriptor.
+    Send,
+    /// Room for a message.
+    Receive,
+    /// An RDMA write: bytes to a place in the peer's memory.
+    RdmaWrite(RemoteAddress),
+}
+
+/// A place in the peer's memory, in the peer's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteAddress {
+    /// Virtual address in the peer's address space.
+    pub address: u64,
+    /// Memory handle of the peer's region.
+    pub handle: u32,
+}
+
+/// Where a descriptor lies in its owner's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorAddress {
+    /// Virtual address.
+    pub address: u64,
+    /// Memory handle.
+    pub handle: u32,
+}
+
+/// A descriptor in the card's own terms.
+#[derive(Clone, Debug)]
+pub struct Iorb {
+    /// The work queue it was posted to.
+    pub queue: WorkQueue,
+    /// What it asks for.
+    pub work: Work,
+    /// Where its completion goes.
+    pub descriptor: DescriptorAddress,
+    /// Data segments.
+    pub segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
+    /// Bytes of all segments: to send, or room to receive.
+    pub length: u32,
+    /// Immediate data to send.
+    pub immediate: Option<u32>,
+    /// What is wrong with the descriptor's form; reported when its turn comes, as completions keep the order
+    /// of posts.
+    pub fault: Option<DescriptorStatus>,
+}
+
+impl Iorb {
+    /// The IORB of an inline descriptor.
+    #[must_use]
+    pub fn from_inline(queue: WorkQueue, address: u64, body: &InlineBody) -> Self {
+        let descriptor = DescriptorAddress { address, handle: body.descriptor_handle };
+        let segments = body.segments.iter().copied().take(usize::from(body.segment_count)).collect();
+        let within = body.segment_count <= INLINE_SEGMENTS;
+        Self::new(queue, descriptor, body.control, body.immediate, segments, within)
+    }
+
+    /// The IORB of an indirect descriptor, from a copy of its control segment and as many segments as
+    /// [`indirect_segments`] asked for.
+    #[must_use]
+    pub fn from_indirect(
+        queue: WorkQueue,
+        descriptor: DescriptorAddress,
+        control: &ControlSegment,
+        segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
+    ) -> Self {
+        let within = control.segment_count <= MAX_SEGMENTS;
+        Self::new(queue, descriptor, control.control, control.immediate, segments, within)
+    }
+
+    fn new(
+        queue: WorkQueue,
+        descriptor: DescriptorAddress,
+        control: u16,
+        immediate: u32,
+        segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
+        segment_count_ok: bool,
+    ) -> Self {
+        let operation = Operation(control & Control::OPERATION_MASK);
+        let mut segments = segments;
+        let work = match (queue, operation) {
+            (WorkQueue::Receive, Operation::SEND_RECEIVE) => Some(Work::Receive),
+            (WorkQueue::Send, Operation::SEND_RECEIVE) => Some(Work::Send),
+            // The first segment is the address segment.
+            (WorkQueue::Send, Operation::RDMA_WRITE) if !segments.is_empty() => {
+                let Segment { address, handle, .. } = segments.remove(0);
+                Some(Work::RdmaWrite(RemoteAddress { address, handle }))
+            }
+            _ => None,
+        };
+        let total: u64 = segments.iter().map(|segment| u64::from(segment.length)).sum();
+        let fault = if !segment_count_ok || control & Control::RESERVED_MASK != 0 || work.is_none() {
+            Some(DescriptorStatus::FORMAT_ERROR)
+        } else if u32::try_from(total).is_err() {
+            Some(DescriptorStatus::LENGTH_ERROR)
+        } else {
+            None
+        };
+        let plain = match queue {
+            WorkQueue::Send => Work::Send,
+            WorkQueue::Receive => Work::Receive,
+        };
+        let immediate =
+            (queue == WorkQueue::Send && control & Control::IMMEDIATE.bits() != 0).then_some(immediate);
+        Self {
+            queue,
+            work: work.unwrap_or(plain),
+            descriptor,
+            segments,
+            length: u32::try_from(total).unwrap_or(u32::MAX),
+            immediate,
+            fault,
+        }
+    }
+}
+
+/// How many segments of an indirect descriptor are worth copying: none of one whose count is beyond the limit.
+#[must_use]
+pub fn indirect_segments(control: &ControlSegment) -> usize {
+    if control.segment_count <= MAX_SEGMENTS { usize::from(control.segment_count) } else { 0 }
+}
+
+/// Whether a descriptor may lie at `address`.
+#[must_use]
+pub fn is_aligned(address: u64) -> bool {
+    address.is_multiple_of(descriptor::ALIGNMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inline(control: u16, segment_count: u16, lengths: [u32; 2]) -> Iorb {
+        let segments = lengths.map(|length| Segment { address: 0x1000, handle: 1, length });
+        let body = InlineBody { control, segment_count, immediate: 7, segments, ..InlineBody::default() };
+        Iorb::from_inline(WorkQueue::Send, 0x40, &body)
+    }
+
+    #[test]
+    fn segments_add_up() {
+        let iorb = inline(Control::IMMEDIATE.bits(), 2, [3, 4]);
+        assert_eq!((iorb.length, iorb.immediate, iorb.fault), (7, Some(7), None));
+        assert_eq!(inline(0, 1, [3, 4]).length, 3);
+        assert_eq!(inline(0, 0, [3, 4]).immediate, None);
+    }
+
+    #[test]
+    fn the_address_segment_of_an_rdma_write_holds_no_data() {
+        let iorb = inline(Operation::RDMA_WRITE.0, 2, [99, 4]);
+        assert_eq!((iorb.length, iorb.fault), (4, None));
+        assert_eq!(iorb.work, Work::RdmaWrite(RemoteAddress { address: 0x1000, handle: 1 }));
+    }
+
+    #[test]
+    fn malformed_descriptors_are_found() {
+        for (control, segments) in [(0x0010, 1), (0x8000, 1), (3, 1), (1, 0), (2, 2), (0, 3), (0, u16::MAX)] {
+            let fault = inline(control, segments, [1, 1]).fault;
+            assert_eq!(fault, Some(DescriptorStatus::FORMAT_ERROR), "{control:#x} {segments}");
+        }
+        assert_eq!(inline(0, 2, [u32::MAX, 1]).fault, Some(DescriptorStatus::LENGTH_ERROR));
+    }
+}

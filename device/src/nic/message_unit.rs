@@ -1,0 +1,275 @@
+//! The Message Unit: takes what was posted and sets it going (claims 8 and 9).
+
+use smallvec::SmallVec;
+use vianic_abi::KERNEL_CONTEXT;
+use vianic_abi::descriptor::{ControlSegment, Segment};
+use vianic_abi::nic_memory::Counter;
+use vianic_abi::status::ErrorCode;
+use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKind};
+use zerocopy::IntoBytes as _;
+
+use crate::guest_memory::NotMemory;
+use crate::iorb::{DescriptorAddress, Iorb, WorkQueue, indirect_segments, is_aligned};
+use crate::nic::completion::{Outcome, ViNumber};
+use crate::nic::mdl::Drain;
+use crate::nic::pacing::{Patience, Poll};
+use crate::nic::shadow_mrt::{ProtectionFault, Rights};
+use crate::nic::vi::ViState;
+use crate::nic::{Card, Core};
+use crate::vito::frame::Ranges;
+use vianic_abi::descriptor::DescriptorStatus;
+
+impl Card {
+    /// One turn: takes the contexts that rang from the Out Post FIFO and gives each context that is polled one copy
+    /// operation. Says how soon the next turn is due; `now` is in nanoseconds and only read when a table is
+    /// empty.
+    pub fn turn(&mut self, now: impl Fn() -> u64, patience: Patience) -> Poll {
+        while let Some(context) = self.fifo.pop() {
+            self.wake(context);
+        }
+        let mut next = Poll::Asleep;
+        for _ in 0..self.polled.len() {
+            // Taken from the front and put back behind: a command in between may end any context.
+            let Some(number) = self.polled.pop_front() else {
+                break;
+            };
+            let poll =
+                if self.primary_loop(number) > 0 { Poll::Busy } else { self.rest(number, &now, patience) };
+            let polled = |context: &crate::nic::context::Context| context.polled;
+            if self.contexts[usize::from(number)].as_ref().is_some_and(polled) {
+                self.polled.push_back(number);
+            }
+            next = next.max(poll);
+        }
+        self.fail_broken_contexts();
+        if next < Poll::Busy {
+            self.core.mdl.drain(&self.core.memory, &self.core.host, Drain::Idle);
+        }
+        if self.core.ready.is_empty() && self.core.outbox.is_empty() { next } else { Poll::Busy }
+    }
+
+    /// A doorbell of `context` came through the FIFO.
+    fn wake(&mut self, number: u16) {
+        let Some(context) =
+            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
+        else {
+            return;
+        };
+        self.core.flush_backlog(context, number);
+        context.pacing.woken();
+        if !context.polled {
+            context.polled = true;
+            self.polled.push_back(number);
+            let (table, acceptor) = context.token_table();
+            acceptor.start_polling(table);
+        }
+    }
+
+    /// A table was found empty.
+    fn rest(&mut self, number: u16, now: impl Fn() -> u64, patience: Patience) -> Poll {
+        let Some(context) =
+            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
+        else {
+            return Poll::Asleep;
+        };
+        match context.pacing.empty(now(), patience) {
+            Poll::Asleep => {}
+            poll => return poll,
+        }
+        let (table, acceptor) = context.token_table();
+        if !acceptor.fall_asleep(table) {
+            return Poll::Busy;
+        }
+        context.polled = false;
+        self.core.memory.count(Counter::sleeps, 1);
+        Poll::Asleep
+    }
+
+    /// The primary loop over one batch of a context's entries. Returns how many there were.
+    fn primary_loop(&mut self, number: u16) -> u32 {
+        let Some(context) =
+            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
+        else {
+            return 0;
+        };
+        let mut batch = std::mem::take(&mut self.batch);
+        let asked = context.pacing.batch();
+        self.core.copy_entries(context, asked, &mut batch);
+        let found = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        context.pacing.copied(found);
+        for token in batch.drain(..) {
+            self.handle(number, &token);
+        }
+        self.batch = batch;
+        if let Some(context) = self.contexts[usize::from(number)].as_mut().filter(|_| found > 0) {
+            let (table, acceptor) = context.token_table();
+            acceptor.publish(table);
+        }
+        found
+    }
+
+    /// Accepts everything that `context` has posted until now, so that what comes next comes after it.
+    pub(super) fn accept_posted(&mut self, number: u16) {
+        let Some(context) = self.contexts[usize::from(number)].as_mut() else {
+            return;
+        };
+        let entries = context.token_table().0.entries();
+        let mut accepted = 0;
+        while accepted < entries {
+            match self.primary_loop(number) {
+                0 => break,
+                found => accepted += found,
+            }
+        }
+    }
+
+    /// Handles one copied entry.
+    fn handle(&mut self, number: u16, token: &Token) {
+        let counter = match TokenKind(token.kind) {
+            TokenKind::INLINE_DESCRIPTOR | TokenKind::INDIRECT_DESCRIPTOR if number != KERNEL_CONTEXT => {
+                // Does this new entry contain a descriptor?
+                self.descriptor(number, token);
+                if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
+                    Counter::tokens_inline
+                } else {
+                    Counter::tokens_indirect
+                }
+            }
+            TokenKind::COMMAND if number == KERNEL_CONTEXT => {
+                self.command(token);
+                Counter::tokens_command
+            }
+            _ => {
+                if let Some(context) = &mut self.contexts[usize::from(number)] {
+                    context.broken = Some("it posted an entry that it must not post");
+                }
+                Counter::tokens_refused
+            }
+        };
+        self.core.memory.count(counter, 1);
+    }
+
+    /// An entry with a descriptor.
+    fn descriptor(&mut self, number: u16, token: &Token) {
+        let Some(context) =
+            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
+        else {
+            return;
+        };
+        let vi_number = ViNumber { context: number, vi: token.vi };
+        let queue = if token.flags & TOKEN_RECEIVE != 0 { WorkQueue::Receive } else { WorkQueue::Send };
+        let iorb = context.vi(token.vi).ok_or(ProtectionFault).and_then(|vi| {
+            let rights = Rights::local(number, vi.ptag);
+            self.core.build_iorb(rights, queue, token)
+        });
+        match iorb {
+            Ok(iorb) => self.pass_to_vito(vi_number, iorb),
+            // It cannot even be completed: there is nowhere to write to.
+            Err(ProtectionFault) => {
+                self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
+                if context.vi(token.vi).is_some_and(|vi| matches!(vi.state, ViState::Connected(_))) {
+                    self.fail_vi(vi_number, ErrorCode::CONN_LOST);
+                }
+            }
+        }
+    }
+
+    /// Puts an IORB where Vito takes it from: the work queue of its VI.
+    fn pass_to_vito(&mut self, number: ViNumber, iorb: Iorb) {
+        let Some(context) = &mut self.contexts[usize::from(number.context)] else {
+            return;
+        };
+        let Some(vi) = context.vi(number.vi) else {
+            return;
+        };
+        if vi.is_full(iorb.queue) {
+            self.core.report_error(context, number, ErrorCode::VI_OVERRUN, iorb.descriptor.address);
+            self.fail_vi(number, ErrorCode::CONN_LOST);
+            return;
+        }
+        match (iorb.queue, &vi.state) {
+            (WorkQueue::Receive, ViState::Error) | (WorkQueue::Send, _)
+                if !matches!(vi.state, ViState::Connected(_)) =>
+            {
+                self.core.complete(context, number, &iorb, Outcome::error(DescriptorStatus::FLUSHED_ERROR));
+            }
+            (WorkQueue::Receive, _) => vi.receive.push_back(iorb),
+            (WorkQueue::Send, _) => {
+                vi.send.push_back(iorb);
+                if !std::mem::replace(&mut vi.ready, true) {
+                    self.core.ready.push_back(number);
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Copies up to `limit` entries from the Post_Array.
+    fn copy_entries(&self, context: &mut crate::nic::context::Context, limit: u32, batch: &mut Vec<Token>) {
+        self.memory.count(Counter::polls, 1);
+        let (table, acceptor) = context.token_table();
+        for _ in 0..limit {
+            match acceptor.next(table) {
+                Some(token) => batch.push(token),
+                None => break,
+            }
+        }
+        if !batch.is_empty() {
+            self.memory.count(Counter::batches, 1);
+            self.memory.count_max(Counter::batch_high_water, batch.len() as u64);
+        }
+    }
+
+    /// Builds the IORB that represents the descriptor of `token`.
+    fn build_iorb(
+        &mut self,
+        rights: Rights,
+        queue: WorkQueue,
+        token: &Token,
+    ) -> Result<Iorb, ProtectionFault> {
+        if !is_aligned(token.descriptor) {
+            return Err(ProtectionFault);
+        }
+        if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
+            let body: InlineBody = token.body();
+            // The registration of the descriptor's region is fetched now: the completion goes there.
+            let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
+            self.descriptor_location(rights, descriptor)?;
+            return Ok(Iorb::from_inline(queue, token.descriptor, &body));
+        }
+        let body: IndirectBody = token.body();
+        let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
+        let (control, segments) = self.copy_descriptor(rights, descriptor)?;
+        Ok(Iorb::from_indirect(queue, descriptor, &control, segments))
+    }
+
+    /// Copies an indirect descriptor from the application's memory, once.
+    fn copy_descriptor(
+        &mut self,
+        rights: Rights,
+        descriptor: DescriptorAddress,
+    ) -> Result<(ControlSegment, SmallVec<[Segment; 2]>), ProtectionFault> {
+        const CONTROL_BYTES: u32 = 32;
+        let address = self.descriptor_location(rights, descriptor)?;
+        let control: ControlSegment =
+            self.host.memory().read(address).map_err(|NotMemory { .. }| ProtectionFault)?;
+        let mut segments: SmallVec<[Segment; 2]> =
+            smallvec::smallvec![Segment::default(); indirect_segments(&control)];
+        let bytes = segments.as_mut_slice().as_mut_bytes();
+        let start = descriptor.address.checked_add(u64::from(CONTROL_BYTES)).ok_or(ProtectionFault)?;
+        let length = u32::try_from(bytes.len()).map_err(|_| ProtectionFault)?;
+        let mut ranges = Ranges::new();
+        self.resolve(rights, (start, descriptor.handle, length), &mut ranges)?;
+        let mut rest = bytes;
+        for range in ranges {
+            let (piece, tail) = rest.split_at_mut(range.length);
+            self.host
+                .memory()
+                .read_bytes(range.address, piece)
+                .map_err(|NotMemory { .. }| ProtectionFault)?;
+            rest = tail;
+        }
+        Ok((control, segments))
+    }
+}

@@ -1,0 +1,403 @@
+//! Messages between VIs: cutting the next slice of what a VI sends, placing a slice in what the other VI receives into, and
+//! what comes of it at either end.
+
+use vianic_abi::command::VI_RDMA_WRITE;
+use vianic_abi::descriptor::{DescriptorStatus, Segment};
+use vianic_abi::mrt::ACCESS_RDMA_WRITE;
+use vianic_abi::nic_memory::Counter;
+use vianic_abi::status::{ErrorCode, ReliabilityLevel};
+
+use crate::guest_memory::{GuestMemory, NotMemory, Range, copy, copy_last_bytes_last};
+use crate::iorb::{Iorb, RemoteAddress, Work};
+use crate::nic::completion::{Outcome, ViNumber};
+use crate::nic::context::Context;
+use crate::nic::memory::usize_of;
+use crate::nic::shadow_mrt::{ProtectionFault, Rights};
+use crate::nic::vi::ViState;
+use crate::nic::{Card, Core};
+use crate::vito::connection::{Arrival, Connection, Slice};
+use crate::vito::frame::{ControlFrame, DataFrame, Delivery, Endpoint, Payload, Ranges, Target};
+
+impl Card {
+    /// The next slice that VI `number` has to send, or `None` if it has nothing (any more).
+    pub fn next_frame(&mut self, number: ViNumber) -> Option<DataFrame> {
+        loop {
+            let context = self.contexts[usize::from(number.context)].as_mut()?;
+            let vi = context.vi(number.vi)?;
+            let max = vi.attributes.max_transfer_size;
+            let rights = Rights::local(number.context, vi.ptag);
+            let ViState::Connected(connection) = &vi.state else {
+                return None;
+            };
+            let iorb = vi.send.front()?;
+            let slice = connection.next_slice(iorb);
+            let to = connection.peer;
+            let error = match iorb.fault {
+                Some(fault) => fault,
+                None if iorb.length > max => DescriptorStatus::LENGTH_ERROR,
+                None => {
+                    let mut ranges = Ranges::new();
+                    match self.core.gather(rights, &iorb.segments, slice, &mut ranges) {
+                        Ok(()) => {
+                            let payload = Payload { memory: self.core.host.memory().clone(), ranges };
+                            let (total, immediate) = (iorb.length, iorb.immediate);
+                            let target = match iorb.work {
+                                Work::RdmaWrite(remote) => Target::Memory(remote),
+                                Work::Send | Work::Receive => Target::Receive,
+                            };
+                            let Slice { offset, length } = slice;
+                            return Some(DataFrame { to, target, total, offset, length, immediate, payload });
+                        }
+                        Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
+                    }
+                }
+            };
+            self.finish_send(number, Outcome::error(error), Some(ErrorCode::CONN_LOST));
+        }
+    }
+
+    /// What became of the slice that [`next_frame`](Self::next_frame) gave.
+    pub fn delivered(&mut self, number: ViNumber, frame: &DataFrame, delivery: Delivery) {
+        let Some(vi) =
+            self.contexts[usize::from(number.context)].as_mut().and_then(|context| context.vi(number.vi))
+        else {
+            return;
+        };
+        let reception = vi.reliability() == ReliabilityLevel::RELIABLE_RECEPTION;
+        let Some(connection) = vi.connection().filter(|connection| connection.peer == frame.to) else {
+            return;
+        };
+        let error = match delivery {
+            Delivery::Placed | Delivery::Dropped => {
+                if connection.sent(frame) {
+                    self.core.memory.count(Counter::messages_sent, 1);
+                    self.core.memory.count(Counter::bytes_sent, u64::from(frame.total));
+                    self.finish_send(number, Outcome::success(frame.total), None);
+                }
+                return;
+            }
+            Delivery::NoDescriptor | Delivery::DescriptorFault if reception => {
+                DescriptorStatus::REMOTE_DESCRIPTOR_ERROR
+            }
+            Delivery::SourceGone => DescriptorStatus::PROTECTION_ERROR,
+            Delivery::NotPermitted => DescriptorStatus::RDMA_PROTECTION_ERROR,
+            Delivery::NoDescriptor | Delivery::DescriptorFault | Delivery::NotConnected => {
+                DescriptorStatus::TRANSPORT_ERROR
+            }
+        };
+        self.finish_send(number, Outcome::error(error), Some(ErrorCode::CONN_LOST));
+    }
+
+    /// Completes the first descriptor of a send queue; an error breaks a reliable connection.
+    fn finish_send(&mut self, number: ViNumber, outcome: Outcome, breaks: Option<ErrorCode>) {
+        let Some(context) = &mut self.contexts[usize::from(number.context)] else {
+            return;
+        };
+        let Some(vi) = context.vi(number.vi) else {
+            return;
+        };
+        let reliable = vi.is_reliable();
+        if let Some(connection) = vi.connection() {
+            connection.next_message();
+        }
+        if let Some(iorb) = vi.send.pop_front() {
+            self.core.complete(context, number, &iorb, outcome);
+        }
+        if let Some(code) = breaks.filter(|_| reliable) {
+            self.fail_vi(number, code);
+        }
+    }
+
+    /// Places a slice that came from a peer.
+    pub fn place(&mut self, frame: &DataFrame) -> Delivery {
+        let number = ViNumber { context: frame.to.context, vi: frame.to.vi };
+        match self.try_place(number, frame) {
+            Ok(delivery) => delivery,
+            Err(Refusal { delivery, receive, code }) => {
+                let Some(context) = &mut self.contexts[usize::from(number.context)] else {
+                    return delivery;
+                };
+                if let Some((iorb, error)) = receive {
+                    self.core.complete(context, number, &iorb, Outcome::error(error));
+                }
+                if context.vi(number.vi).is_some_and(|vi| vi.is_reliable()) {
+                    self.fail_vi(number, code);
+                    delivery
+                } else {
+                    // The connection stands: the loss of a message is not the loss of a connection.
+                    if code != ErrorCode::CONN_LOST {
+                        self.core.report_error(context, number, code, 0);
+                    }
+                    Delivery::Dropped
+                }
+            }
+        }
+    }
+
+    fn try_place(&mut self, number: ViNumber, frame: &DataFrame) -> Result<Delivery, Refusal> {
+        if frame.offset == 0 {
+            self.give_up_incoming(number, frame.to);
+        }
+        let Some(connection) = self.connection(number).filter(|connection| connection.local == frame.to)
+        else {
+            return Ok(Delivery::NotConnected);
+        };
+        match connection.arrival(frame) {
+            Arrival::Next => {}
+            Arrival::First => self.begin(number, frame)?,
+            Arrival::OutOfSequence => {
+                let receive = connection.take_incoming().map(|iorb| (iorb, DescriptorStatus::PARTIAL_ERROR));
+                return Err(Refusal {
+                    delivery: Delivery::NotConnected,
+                    receive,
+                    code: ErrorCode::CONN_LOST,
+                });
+            }
+        }
+        let Some(context) = &mut self.contexts[usize::from(number.context)] else {
+            return Ok(Delivery::NotConnected);
+        };
+        let Some(vi) = context.vi(number.vi) else { return Ok(Delivery::NotConnected) };
+        let ptag = vi.ptag;
+        let may_write = vi.attributes.flags & VI_RDMA_WRITE != 0;
+        let Some(connection) = vi.connection() else { return Ok(Delivery::NotConnected) };
+        let Some(incoming) = connection.incoming() else { return Ok(Delivery::NotConnected) };
+        let slice = Slice { offset: frame.offset, length: frame.length };
+        let mut ranges = Ranges::new();
+        let found = match frame.target {
+            Target::Receive => {
+                let segments = incoming.iorb.as_ref().map_or(&[][..], |iorb| &iorb.segments);
+                self.core.gather(Rights::local(number.context, ptag), segments, slice, &mut ranges)
+            }
+            Target::Memory(remote) if may_write => {
+                let rights = Rights { context: number.context, ptag, access: ACCESS_RDMA_WRITE };
+                self.core.find_remote(rights, remote, frame, &mut ranges)
+            }
+            Target::Memory(_) => Err(ProtectionFault),
+        };
+        if found.and_then(|()| scatter(frame, self.core.host.memory(), &ranges)).is_err() {
+            return Err(refuse_memory(connection.take_incoming(), frame));
+        }
+        if let Some(incoming) = connection.received(frame) {
+            self.core.memory.count(Counter::messages_received, 1);
+            self.core.memory.count(Counter::bytes_received, u64::from(frame.total));
+            if let Some(iorb) = incoming.iorb {
+                let by_rdma_write = frame.target != Target::Receive;
+                // The bytes of an RDMA write are not in the receive descriptor's segments.
+                let length = if by_rdma_write { 0 } else { frame.total };
+                let outcome =
+                    Outcome { immediate: frame.immediate, by_rdma_write, ..Outcome::success(length) };
+                self.core.complete(context, number, &iorb, outcome);
+            }
+        }
+        Ok(Delivery::Placed)
+    }
+
+    /// A new message begins on an unreliable connection: one that was coming in will never be whole.
+    fn give_up_incoming(&mut self, number: ViNumber, to: Endpoint) {
+        let Some(context) = self.contexts.get_mut(usize::from(number.context)).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let Some(vi) = context.vi(number.vi).filter(|vi| !vi.is_reliable()) else { return };
+        let connection = vi.connection().filter(|connection| connection.local == to);
+        if let Some(iorb) = connection.and_then(Connection::take_incoming) {
+            let outcome = Outcome::error(DescriptorStatus::PARTIAL_ERROR);
+            self.core.complete(context, number, &iorb, outcome);
+        }
+    }
+
+    /// A message begins: takes its receive descriptor.
+    fn begin(&mut self, number: ViNumber, frame: &DataFrame) -> Result<(), Refusal> {
+        let is_send = frame.target == Target::Receive;
+        if !is_send && frame.immediate.is_none() {
+            if let Some(connection) = self.connection(number) {
+                connection.begin(None, frame.total);
+            }
+            return Ok(());
+        }
+        if self.receive_queue_is_empty(number) {
+            // The descriptor may have been posted and not looked at yet.
+            self.accept_posted(number.context);
+        }
+        let vi =
+            self.contexts[usize::from(number.context)].as_mut().and_then(|context| context.vi(number.vi));
+        let Some(iorb) = vi.and_then(|vi| vi.receive.pop_front()) else {
+            let code = ErrorCode::RECVQ_EMPTY;
+            return Err(Refusal { delivery: Delivery::NoDescriptor, receive: None, code });
+        };
+        let error = match iorb.fault {
+            Some(fault) => fault,
+            None if is_send && iorb.length < frame.total => DescriptorStatus::LENGTH_ERROR,
+            None => {
+                if let Some(connection) = self.connection(number) {
+                    connection.begin(Some(iorb), frame.total);
+                }
+                return Ok(());
+            }
+        };
+        let code = ErrorCode::CONN_LOST;
+        Err(Refusal { delivery: Delivery::DescriptorFault, receive: Some((iorb, error)), code })
+    }
+
+    fn connection(&mut self, number: ViNumber) -> Option<&mut Connection> {
+        self.contexts.get_mut(usize::from(number.context))?.as_mut()?.vi(number.vi)?.connection()
+    }
+
+    fn receive_queue_is_empty(&mut self, number: ViNumber) -> bool {
+        let vi =
+            self.contexts[usize::from(number.context)].as_mut().and_then(|context| context.vi(number.vi));
+        vi.is_none_or(|vi| vi.receive.is_empty())
+    }
+
+    /// Breaks a VI: it goes to Error, its peer is told, its queues are flushed. Its owner gets `code`, and CONN_LOST, if it
+    /// was connected.
+    pub(super) fn fail_vi(&mut self, number: ViNumber, code: ErrorCode) {
+        let connected = self.connection(number).is_some();
+        let Some(context) = &mut self.contexts[usize::from(number.context)] else { return };
+        self.core.end_connection(context, number, ViState::Error, Peer::Tell);
+        if connected {
+            if code != ErrorCode::CONN_LOST {
+                self.core.report_error(context, number, code, 0);
+            }
+            self.core.report_error(context, number, ErrorCode::CONN_LOST, 0);
+        }
+    }
+}
+
+/// Whether the other end of a connection must be told that it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// It does not know.
+    Tell,
+    /// It has said so itself.
+    Knows,
+}
+
+/// A slice's memory is not the receiver's VI's to use, or not its peer's to write.
+fn refuse_memory(receive: Option<Iorb>, frame: &DataFrame) -> Refusal {
+    let receive = receive.map(|iorb| (iorb, DescriptorStatus::PROTECTION_ERROR));
+    match frame.target {
+        Target::Receive => {
+            Refusal { delivery: Delivery::DescriptorFault, receive, code: ErrorCode::CONN_LOST }
+        }
+        // With immediate data the receive descriptor tells of it.
+        Target::Memory(_) if receive.is_some() => {
+            Refusal { delivery: Delivery::NotPermitted, receive, code: ErrorCode::CONN_LOST }
+        }
+        Target::Memory(_) => {
+            Refusal { delivery: Delivery::NotPermitted, receive, code: ErrorCode::RDMAW_PROT }
+        }
+    }
+}
+
+/// Why a slice was not placed.
+struct Refusal {
+    delivery: Delivery,
+    /// The receive descriptor that it cost, and the error it ends with.
+    receive: Option<(Iorb, DescriptorStatus)>,
+    /// The asynchronous error that the receiver gets.
+    code: ErrorCode,
+}
+
+impl Core {
+    /// Leaves a VI in `state`: ends its connection if it has one, and flushes its queues.
+    pub(super) fn end_connection(
+        &mut self,
+        context: &mut Context,
+        number: ViNumber,
+        state: ViState,
+        peer: Peer,
+    ) {
+        let Some(vi) = context.vi(number.vi) else {
+            return;
+        };
+        let outstanding = vi.take_outstanding();
+        if let ViState::Connected(connection) = std::mem::replace(&mut vi.state, state)
+            && peer == Peer::Tell
+        {
+            self.outbox.push_back(ControlFrame::Disconnect { to: connection.peer });
+        }
+        for iorb in outstanding {
+            self.complete(context, number, &iorb, Outcome::error(DescriptorStatus::FLUSHED_ERROR));
+        }
+    }
+
+    /// Finds where a slice of an RDMA write goes. The first slice asks for the whole range, so that nothing is written if not
+    /// all of it may be.
+    fn find_remote(
+        &mut self,
+        rights: Rights,
+        remote: RemoteAddress,
+        frame: &DataFrame,
+        ranges: &mut Ranges,
+    ) -> Result<(), ProtectionFault> {
+        if frame.offset == 0 && !frame.is_last() {
+            let mut whole = Ranges::new();
+            self.resolve(rights, (remote.address, remote.handle, frame.total), &mut whole)?;
+        }
+        let address = remote.address.checked_add(u64::from(frame.offset)).ok_or(ProtectionFault)?;
+        self.resolve(rights, (address, remote.handle, frame.length), ranges)
+    }
+
+    /// Finds where the bytes of a slice of `segments` are.
+    fn gather(
+        &mut self,
+        rights: Rights,
+        segments: &[Segment],
+        slice: Slice,
+        ranges: &mut Ranges,
+    ) -> Result<(), ProtectionFault> {
+        let mut skip = slice.offset;
+        let mut left = slice.length;
+        for segment in segments {
+            if segment.length == 0 && slice.offset == 0 {
+                // No byte of it moves, but it must be the VI's to use.
+                self.resolve(rights, (segment.address, segment.handle, 0), ranges)?;
+            }
+            if left == 0 || segment.length <= skip {
+                skip -= skip.min(segment.length);
+                continue;
+            }
+            let length = left.min(segment.length - skip);
+            let address = segment.address.checked_add(u64::from(skip)).ok_or(ProtectionFault)?;
+            self.resolve(rights, (address, segment.handle, length), ranges)?;
+            left -= length;
+            skip = 0;
+        }
+        if left == 0 { Ok(()) } else { Err(ProtectionFault) }
+    }
+}
+
+/// Copies the payload of `frame` into `target`, in ascending order, the last bytes of an RDMA write last, so that a program which
+/// watches them sees all others.
+fn scatter(frame: &DataFrame, memory: &GuestMemory, target: &[Range]) -> Result<(), ProtectionFault> {
+    let watched = frame.target != Target::Receive && frame.is_last();
+    let mut left = usize_of(frame.length);
+    let mut target = target.iter().copied();
+    let mut to = Range { address: 0, length: 0 };
+    for range in &frame.payload.ranges {
+        let mut from = *range;
+        while from.length > 0 {
+            if to.length == 0 {
+                to = target.next().ok_or(ProtectionFault)?;
+            }
+            let length = from.length.min(to.length);
+            left = left.checked_sub(length).ok_or(ProtectionFault)?;
+            let copy = if watched && left == 0 { copy_last_bytes_last } else { copy };
+            copy(&frame.payload.memory, Range { length, ..from }, memory, Range { length, ..to })
+                .map_err(|NotMemory { .. }| ProtectionFault)?;
+            for range in [&mut from, &mut to] {
+                range.address += length as u64;
+                range.length -= length;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes one VI may move in a turn before others get theirs.
+#[must_use]
+pub fn turn_budget() -> usize {
+    4 * usize_of(crate::vito::connection::SLICE)
+}

@@ -1,0 +1,214 @@
+//! The switch inside a device process: its cards sit in its ports, and it carries their frames. A message between two of
+//! its cards is copied once, from one guest's memory to the other's.
+
+use crate::nic::Card;
+use crate::nic::completion::ViNumber;
+use crate::nic::transfer::turn_budget;
+use crate::vito::frame::{ConnectOutcome, ControlFrame, Delivery, NicAddress};
+
+/// What a message costs of a VI's budget besides its bytes, so that small ones take turns too.
+const MESSAGE_COST: usize = 4096;
+
+/// Control frames carried in one turn; what is left waits for the next.
+const FRAMES_PER_TURN: usize = 4096;
+
+/// A port of the switch.
+#[derive(Debug)]
+pub struct Port {
+    address: NicAddress,
+    occupant: Occupant,
+    /// Control frames for a paused card.
+    parked: Vec<ControlFrame>,
+    /// VIs of this card whose peers are on paused cards.
+    held: Vec<ViNumber>,
+}
+
+/// What is in a port.
+#[derive(Debug)]
+pub enum Occupant {
+    /// A card without a driver.
+    Empty,
+    /// A card at work.
+    Running(Box<Card>),
+    /// A card whose guest is stopped. It keeps its state; nothing of its guest is touched.
+    Paused(Box<Card>),
+}
+
+/// The switch.
+#[derive(Debug)]
+pub struct Switch {
+    ports: Vec<Port>,
+}
+
+impl Switch {
+    /// A switch with a port for each address.
+    #[must_use]
+    pub fn new(addresses: impl IntoIterator<Item = NicAddress>) -> Self {
+        let port =
+            |address| Port { address, occupant: Occupant::Empty, parked: Vec::new(), held: Vec::new() };
+        Self { ports: addresses.into_iter().map(port).collect() }
+    }
+
+    /// Puts a card into an empty port.
+    pub fn insert(&mut self, port: usize, card: Card) {
+        self.ports[port].occupant = Occupant::Running(Box::new(card));
+    }
+
+    /// The card in a port, if it is at work.
+    pub fn running(&mut self, port: usize) -> Option<&mut Card> {
+        match &mut self.ports[port].occupant {
+            Occupant::Running(card) => Some(card),
+            Occupant::Paused(_) | Occupant::Empty => None,
+        }
+    }
+
+    /// The number of ports.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Whether there are no ports.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
+
+    /// Whether a port has no card with a driver.
+    #[must_use]
+    pub fn is_vacant(&self, port: usize) -> bool {
+        matches!(self.ports[port].occupant, Occupant::Empty)
+    }
+
+    /// A card's guest is stopped.
+    pub fn pause(&mut self, port: usize) {
+        let occupant = &mut self.ports[port].occupant;
+        *occupant = match std::mem::replace(occupant, Occupant::Empty) {
+            Occupant::Running(card) | Occupant::Paused(card) => Occupant::Paused(card),
+            Occupant::Empty => Occupant::Empty,
+        };
+    }
+
+    /// A card's guest runs again. `None`: there is no paused card.
+    pub fn resume(&mut self, port: usize) -> Option<&mut Card> {
+        let occupant = &mut self.ports[port].occupant;
+        match std::mem::replace(occupant, Occupant::Empty) {
+            Occupant::Paused(card) => *occupant = Occupant::Running(card),
+            other => {
+                *occupant = other;
+                return None;
+            }
+        }
+        for frame in std::mem::take(&mut self.ports[port].parked) {
+            self.carry(frame);
+        }
+        self.release_held();
+        self.running(port)
+    }
+
+    /// A card's driver is gone: its peers lose their connections.
+    pub fn remove(&mut self, port: usize) {
+        let occupant = std::mem::replace(&mut self.ports[port].occupant, Occupant::Empty);
+        let parked = std::mem::take(&mut self.ports[port].parked);
+        self.ports[port].held.clear();
+        if let Occupant::Running(card) | Occupant::Paused(card) = occupant {
+            for frame in card.detach().into_iter().chain(parked) {
+                self.carry(frame);
+            }
+        }
+        self.release_held();
+    }
+
+    /// Carries what the cards have to say to each other: control frames first, then from each VI with something to send
+    /// no more than its budget. Whether anything moved.
+    pub fn exchange(&mut self) -> bool {
+        let mut moved = self.carry_control_frames();
+        for port in 0..self.ports.len() {
+            let ready = self.running(port).map_or(0, |card| card.ready_count());
+            for _ in 0..ready {
+                let Some(number) = self.running(port).and_then(Card::next_ready) else {
+                    break;
+                };
+                self.transmit(port, number);
+                moved = true;
+            }
+        }
+        moved | self.carry_control_frames()
+    }
+
+    fn carry_control_frames(&mut self) -> bool {
+        for carried in 0..FRAMES_PER_TURN {
+            let frame = (0..self.ports.len()).find_map(|port| self.running(port)?.next_control_frame());
+            match frame {
+                Some(frame) => self.carry(frame),
+                None => return carried > 0,
+            }
+        }
+        true
+    }
+
+    /// Sends from one VI until it has nothing more or its budget is used up.
+    fn transmit(&mut self, port: usize, number: ViNumber) {
+        let mut budget = turn_budget();
+        while let Some(frame) = self.running(port).and_then(|card| card.next_frame(number)) {
+            let delivery = match self.locate(frame.to.nic).map(|to| &mut self.ports[to].occupant) {
+                Some(Occupant::Running(card)) => card.place(&frame),
+                Some(Occupant::Paused(_)) => {
+                    self.ports[port].held.push(number);
+                    return;
+                }
+                Some(Occupant::Empty) | None => Delivery::NotConnected,
+            };
+            let Some(card) = self.running(port) else {
+                return;
+            };
+            card.delivered(number, &frame, delivery);
+            budget = budget.saturating_sub(MESSAGE_COST + frame.length as usize);
+            if budget == 0 {
+                card.make_ready(number);
+                return;
+            }
+        }
+    }
+
+    /// Delivers a control frame, or answers for who is not there.
+    fn carry(&mut self, frame: ControlFrame) {
+        let destination = self.locate(frame.destination());
+        match destination.map(|port| &mut self.ports[port]) {
+            Some(Port { occupant: Occupant::Running(card), .. }) => card.receive(frame),
+            Some(Port { occupant: Occupant::Paused(_), parked, .. }) => parked.push(frame),
+            Some(Port { occupant: Occupant::Empty, .. }) => {
+                self.answer_for_absent(frame, ConnectOutcome::NoMatch)
+            }
+            None => self.answer_for_absent(frame, ConnectOutcome::NotReachable),
+        }
+    }
+
+    fn answer_for_absent(&mut self, frame: ControlFrame, outcome: ConnectOutcome) {
+        match frame {
+            ControlFrame::Request { from, .. } => self.carry(ControlFrame::Reply { to: from, outcome }),
+            ControlFrame::Reply { outcome: ConnectOutcome::Accepted { by, .. }, .. } => {
+                self.carry(ControlFrame::Confirm { to: by, connected: false });
+            }
+            ControlFrame::Reply { .. }
+            | ControlFrame::Confirm { .. }
+            | ControlFrame::Withdraw { .. }
+            | ControlFrame::Disconnect { .. } => {}
+        }
+    }
+
+    fn locate(&self, address: NicAddress) -> Option<usize> {
+        self.ports.iter().position(|port| port.address == address)
+    }
+
+    /// A card that was paused is not any more: who waited for it goes on.
+    fn release_held(&mut self) {
+        for port in &mut self.ports {
+            if let Occupant::Running(card) | Occupant::Paused(card) = &mut port.occupant {
+                for number in port.held.drain(..) {
+                    card.make_ready(number);
+                }
+            }
+        }
+    }
+}

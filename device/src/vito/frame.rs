@@ -1,0 +1,221 @@
+//! What one card says to another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+use vianic_abi::NIC_ADDRESS_LEN;
+use vianic_abi::command::{NetAddress, ViAttributes};
+
+use crate::guest_memory::{GuestMemory, Range};
+use crate::iorb::RemoteAddress;
+
+/// A NIC's address on the fabric.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NicAddress(pub [u8; NIC_ADDRESS_LEN]);
+
+/// Text that is not a NIC address.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a NIC address: write six bytes in hexadecimal, as 02:56:49:41:00:01")]
+pub struct BadNicAddress(String);
+
+impl FromStr for NicAddress {
+    type Err = BadNicAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadNicAddress> {
+        let bad = || BadNicAddress(text.to_owned());
+        let mut address = [0; NIC_ADDRESS_LEN];
+        let mut parts = text.split(':');
+        for byte in &mut address {
+            let is_byte =
+                |part: &&str| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let part = parts.next().filter(is_byte).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(address)) }
+    }
+}
+
+impl fmt::Display for NicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for NicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One end of a connection, made or asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The card.
+    pub nic: NicAddress,
+    /// The VI's context.
+    pub context: u16,
+    /// The VI.
+    pub vi: u16,
+    /// Which of the VI's connections, so that what is said of one is never taken for the next.
+    pub serial: u32,
+}
+
+/// How a connection request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectOutcome {
+    /// Accepted by this end.
+    Accepted {
+        /// The accepting end.
+        by: Endpoint,
+        /// Its VI's attributes.
+        attributes: ViAttributes,
+    },
+    /// Refused.
+    Rejected,
+    /// Nobody waits at the discriminator.
+    NoMatch,
+    /// No such card on the fabric.
+    NotReachable,
+}
+
+/// A frame that sets up or ends a connection. Frames between two cards arrive in order, once.
+#[derive(Clone, Debug)]
+pub enum ControlFrame {
+    /// "May this VI connect?"
+    Request {
+        /// Who asks.
+        from: Endpoint,
+        /// The asking VI's attributes.
+        attributes: ViAttributes,
+        /// The asking side's own address, for the listener to see.
+        local: NetAddress,
+        /// Whom.
+        remote: NetAddress,
+    },
+    /// The answer to a request.
+    Reply {
+        /// Who asked.
+        to: Endpoint,
+        /// What came of it.
+        outcome: ConnectOutcome,
+    },
+    /// The third step: the asking side took the acceptance, or had gone away before.
+    Confirm {
+        /// The accepting end.
+        to: Endpoint,
+        /// Whether the connection stands.
+        connected: bool,
+    },
+    /// The asking side takes its request back.
+    Withdraw {
+        /// Who asked whom.
+        from: Endpoint,
+        /// The card that was asked.
+        nic: NicAddress,
+    },
+    /// The connection is over.
+    Disconnect {
+        /// The end that is told.
+        to: Endpoint,
+    },
+}
+
+impl ControlFrame {
+    /// The card it goes to.
+    #[must_use]
+    pub fn destination(&self) -> NicAddress {
+        match self {
+            Self::Request { remote, .. } => NicAddress(remote.host),
+            Self::Reply { to, .. } | Self::Confirm { to, .. } | Self::Disconnect { to } => to.nic,
+            Self::Withdraw { nic, .. } => *nic,
+        }
+    }
+}
+
+/// A slice of a message.
+#[derive(Clone, Debug)]
+pub struct DataFrame {
+    /// The receiving end.
+    pub to: Endpoint,
+    /// Where it goes at the receiving end.
+    pub target: Target,
+    /// Bytes of the whole message.
+    pub total: u32,
+    /// Bytes before this slice.
+    pub offset: u32,
+    /// Bytes of this slice.
+    pub length: u32,
+    /// Immediate data of the message.
+    pub immediate: Option<u32>,
+    /// The bytes, still where the sending application has them: between cards of one process they are copied
+    /// once.
+    pub payload: Payload,
+}
+
+impl DataFrame {
+    /// Whether the message ends with this slice.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.offset.checked_add(self.length) == Some(self.total)
+    }
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the next receive descriptor.
+    Receive,
+    /// To a place in memory: an RDMA write. It takes a receive descriptor only if it carries immediate data.
+    Memory(RemoteAddress),
+}
+
+/// Bytes in a guest's memory.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    /// The guest.
+    pub memory: GuestMemory,
+    /// Where, in order.
+    pub ranges: Ranges,
+}
+
+/// Pieces of guest memory that together are a piece of a message.
+pub type Ranges = SmallVec<[Range; 4]>;
+
+/// What became of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is in the receiver's memory.
+    Placed,
+    /// Dropped, on an unreliable connection.
+    Dropped,
+    /// No receive descriptor was posted; the connection is broken.
+    NoDescriptor,
+    /// The receive descriptor was too small or faulty; the connection is broken.
+    DescriptorFault,
+    /// The memory is not the peer's to write; the connection is broken.
+    NotPermitted,
+    /// The connection does not exist.
+    NotConnected,
+    /// The sender's bytes are no longer in its memory.
+    SourceGone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        let address: NicAddress = "02:56:49:41:00:0a".parse().expect("an address");
+        assert_eq!(address, NicAddress([2, 0x56, 0x49, 0x41, 0, 10]));
+        assert_eq!(address.to_string(), "02:56:49:41:00:0a");
+        for bad in
+            ["", "02:56:49:41:00", "02:56:49:41:00:01:02", "02:56:49:41:00:+1", "2:56:49:41:00:01", "self"]
+        {
+            assert!(bad.parse::<NicAddress>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The card alone: its guests are memory and a few lines that post what a Kernel Agent and its processes would.
+
+mod behaviour;
+mod faults;
+mod harness;
+mod hostile;
+mod rdma;

@@ -1,0 +1,203 @@
+//! Pointers and handles as C passes them. Each type stands for a promise that C makes in vipl.h.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use vianic_abi::MAX_DISCRIMINATOR_LEN;
+use vianic_abi::NIC_ADDRESS_LEN;
+use vianic_abi::command::NetAddress;
+
+use crate::connect::net_address;
+use crate::error::{Error, Result};
+
+/// A handle: a value that is never followed.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Handle(*mut c_void);
+
+impl Handle {
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    pub(crate) fn new(value: u64) -> Self {
+        Self(std::ptr::without_provenance_mut(usize::try_from(value).unwrap_or_default()))
+    }
+
+    pub(crate) fn value(self) -> u64 {
+        self.0.addr() as u64
+    }
+
+    /// `None` for null.
+    pub(crate) fn given(self) -> Option<u64> {
+        (!self.0.is_null()).then(|| self.value())
+    }
+}
+
+// SAFETY: the value is never followed.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+/// Where to write a result: null, or room for it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Out<T>(*mut T);
+
+impl<T> Out<T> {
+    #[cfg(test)]
+    pub(crate) fn to(place: &mut T) -> Self {
+        Self(place)
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    /// Writes, if there is room.
+    pub(crate) fn set(self, value: T) {
+        if !self.0.is_null() {
+            // SAFETY: C promises room for a T, aligned or not.
+            unsafe { self.0.write_unaligned(value) };
+        }
+    }
+
+    /// Insists on room.
+    pub(crate) fn required(self) -> Result<Self> {
+        if self.0.is_null() {
+            Err(Error::InvalidParameter("a pointer for a result is null"))
+        } else {
+            Ok(self)
+        }
+    }
+}
+
+/// A structure to read: null, or one.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct In<T>(*const T);
+
+impl<T: Copy> In<T> {
+    #[cfg(test)]
+    pub(crate) fn from(place: &T) -> Self {
+        Self(place)
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null());
+
+    /// `None` for null.
+    pub(crate) fn given(self) -> Option<T> {
+        // SAFETY: C promises a T, aligned or not.
+        (!self.0.is_null()).then(|| unsafe { self.0.read_unaligned() })
+    }
+
+    pub(crate) fn required(self) -> Result<T> {
+        self.given().ok_or(Error::InvalidParameter("a pointer to parameters is null"))
+    }
+}
+
+/// A name: null, or a string.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Name(*const c_char);
+
+impl Name {
+    #[cfg(test)]
+    pub(crate) fn from(name: &CStr) -> Self {
+        Self(name.as_ptr())
+    }
+
+    /// The string, until the call returns.
+    pub(crate) fn required(&self) -> Result<&str> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("the name is null"));
+        }
+        // SAFETY: C promises a string that stays during the call.
+        let name = unsafe { CStr::from_ptr(self.0) };
+        name.to_str().map_err(|_| Error::InvalidHandle("NIC"))
+    }
+}
+
+/// Bytes of a `VIP_NET_ADDRESS` before the host's: two lengths.
+const LENGTHS: usize = 4;
+
+/// No host part of any provider is longer; what claims to be is no address.
+const MAX_HOST_LEN: usize = 64;
+
+/// A `VIP_NET_ADDRESS`, of any length: null, or one that is as long as it says.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct InAddress(*const u8);
+
+impl InAddress {
+    #[cfg(test)]
+    pub(crate) fn from(bytes: &[u8]) -> Self {
+        Self(bytes.as_ptr())
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null());
+
+    fn bytes(self, offset: usize, length: usize) -> Vec<u8> {
+        // SAFETY: C promises as many bytes as the address says it has.
+        unsafe { std::slice::from_raw_parts(self.0.add(offset), length) }.to_vec()
+    }
+
+    /// Host and discriminator.
+    fn parts(self) -> Result<(Vec<u8>, Vec<u8>)> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("a network address is null"));
+        }
+        let length_at = |offset| match self.bytes(offset, 2)[..] {
+            [low, high] => usize::from(u16::from_ne_bytes([low, high])),
+            _ => usize::MAX,
+        };
+        let (host_len, discriminator_len) = (length_at(0), length_at(2));
+        if host_len > MAX_HOST_LEN || discriminator_len > MAX_DISCRIMINATOR_LEN {
+            return Err(Error::InvalidParameter("a network address has a part that is too long"));
+        }
+        Ok((self.bytes(LENGTHS, host_len), self.bytes(LENGTHS + host_len, discriminator_len)))
+    }
+
+    /// An address of this side: its host part may be anything, as programs leave it uninitialised.
+    pub(crate) fn local(self) -> Result<NetAddress> {
+        let (_, discriminator) = self.parts()?;
+        net_address(None, &discriminator)
+    }
+
+    /// An address of the other side. No host part means this NIC.
+    pub(crate) fn remote(self) -> Result<NetAddress> {
+        let (host, discriminator) = self.parts()?;
+        let host = match host.len() {
+            0 => None,
+            NIC_ADDRESS_LEN => host.first_chunk().copied(),
+            _ => return Err(Error::InvalidParameter("a host address has 6 bytes")),
+        };
+        net_address(host, &discriminator)
+    }
+}
+
+/// Where to write a `VIP_NET_ADDRESS`: null, or room for the longest.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct OutAddress(*mut u8);
+
+impl OutAddress {
+    #[cfg(test)]
+    pub(crate) fn to(bytes: &mut [u8]) -> Self {
+        Self(bytes.as_mut_ptr())
+    }
+
+    pub(crate) fn set(self, address: &NetAddress) {
+        if self.0.is_null() {
+            return;
+        }
+        let host = &address.host[..usize::from(address.host_len).min(NIC_ADDRESS_LEN)];
+        let discriminator =
+            &address.discriminator[..usize::from(address.discriminator_len).min(MAX_DISCRIMINATOR_LEN)];
+        let lengths = [address.host_len.to_ne_bytes(), address.discriminator_len.to_ne_bytes()];
+        let mut offset = 0;
+        for part in [lengths.as_flattened(), host, discriminator] {
+            // SAFETY: C promises room for the longest address, and none is longer than this.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), self.0.add(offset), part.len()) };
+            offset += part.len();
+        }
+    }
+}

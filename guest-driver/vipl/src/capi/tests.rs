@@ -1,0 +1,5 @@
+//! Tests of the C interface.
+
+mod calls;
+mod garbage;
+mod header;

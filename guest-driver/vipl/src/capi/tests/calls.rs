@@ -1,0 +1,306 @@
+//! What C programs rely on beyond what the library beneath gives.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::null_mut;
+use std::sync::mpsc;
+
+use vianic_abi::status::{ErrorCode, Status};
+
+use crate::capi::pointers::{Handle, In, InAddress, Name, Out, OutAddress};
+use crate::capi::types::{
+    DescriptorPtr, VipErrorDescriptor, VipMemAttributes, VipResourceCode, VipReturn, VipViAttributes,
+    VipViState,
+};
+use crate::capi::{connect, cq, error_callback, memory, nic, not_supported, timeout, transfer, vi};
+use crate::descriptor::Queue;
+use crate::tests::{self, DONE, LIMIT, TestDescriptor};
+
+#[test]
+fn all_ones_of_any_width_is_for_ever() {
+    assert_eq!(timeout(0xffff_ffff), None);
+    assert_eq!(timeout(u64::MAX), None);
+    assert_eq!(timeout(0xffff_fffe), Some(std::time::Duration::from_millis(0xffff_fffe)));
+    assert_eq!(timeout(0), Some(std::time::Duration::ZERO));
+}
+
+#[test]
+fn a_name_that_is_none_is_an_invalid_parameter() {
+    let mut handle = Handle::new(5);
+    for name in [c"", c"no such NIC", c"/dev/null", c"direct:/no/such/socket", c"VINIC60000", c"\xff"] {
+        // SAFETY: good pointers.
+        let answer = unsafe { nic::VipOpenNic(Name::from(name), Out::to(&mut handle)) };
+        assert_eq!((answer, handle.value()), (VipReturn::INVALID_PARAMETER, 0), "{name:?}");
+    }
+}
+
+#[test]
+fn the_nic_says_what_it_is() {
+    let (open, _card) = tests::open();
+    let mut attributes = std::mem::MaybeUninit::zeroed();
+    let place = attributes.as_mut_ptr();
+    // SAFETY: a good pointer; all-zero attributes are attributes, and the NIC's address stays while it is open.
+    let (answer, attributes, address) = unsafe {
+        let answer = nic::VipQueryNic(Handle::new(open.0.value()), Out::to(&mut *place));
+        let attributes = attributes.assume_init();
+        (answer, attributes, std::slice::from_raw_parts(attributes.local_nic_address, 6))
+    };
+    assert_eq!(answer, VipReturn::SUCCESS);
+    // SAFETY: a string.
+    assert_eq!(unsafe { CStr::from_ptr(attributes.name.as_ptr()) }, c"card of a test");
+    assert_eq!((attributes.nic_address_len, address), (6, &[2, 0, 0, 0, 0, 1][..]));
+    assert_eq!((attributes.thread_safe, attributes.max_discriminator_len), (1, 28));
+    assert_eq!((attributes.max_register_bytes, attributes.max_descriptors_per_queue), (0x7fff_ffff, 1024));
+    assert_eq!((attributes.reliability_level_support, attributes.rdma_read_support), (7, 0));
+    open.close().unwrap();
+}
+
+/// From creating to destroying, as C does it, with null tags and null attributes.
+#[test]
+fn a_life_in_c() {
+    let (open, card) = tests::open();
+    let nic_handle = Handle::new(open.0.value());
+    let (mut tag, mut cq_handle, mut vi_handle) = (Handle::NULL, Handle::NULL, Handle::NULL);
+    let (mut tagged, mut untagged) = (0, 0);
+    let mut bytes = [0u8; 32];
+    let region = bytes.as_mut_ptr().cast::<c_void>();
+    let attributes = VipViAttributes {
+        reliability_level: 2,
+        max_transfer_size: 32768,
+        qos: null_mut(),
+        ptag: Handle::NULL,
+        // Any value but 0 is true.
+        enable_rdma_write: 4,
+        enable_rdma_read: 0,
+    };
+    let success = [VipReturn::SUCCESS; 4];
+    // SAFETY: good pointers.
+    unsafe {
+        let made = [
+            memory::VipCreatePtag(nic_handle, Out::to(&mut tag)),
+            memory::VipRegisterMem(nic_handle, region, 31, In::NULL, Out::to(&mut untagged)),
+            cq::VipCreateCQ(nic_handle, 16, Out::to(&mut cq_handle)),
+            vi::VipCreateVi(
+                nic_handle,
+                In::from(&attributes),
+                Handle::NULL,
+                cq_handle,
+                Out::to(&mut vi_handle),
+            ),
+        ];
+        assert_eq!(made, success);
+        let with_tag = VipMemAttributes { ptag: tag, enable_rdma_write: 2, enable_rdma_read: 0 };
+        let answer =
+            memory::VipRegisterMem(nic_handle, region, 31, In::from(&with_tag), Out::to(&mut tagged));
+        assert_eq!(answer, VipReturn::SUCCESS);
+        assert!(tagged != untagged && tagged != 0 && untagged != 0);
+        let mut known = with_tag;
+        assert_eq!(memory::VipQueryMem(nic_handle, region, tagged, Out::to(&mut known)), VipReturn::SUCCESS);
+        assert_eq!((known.ptag.value(), known.enable_rdma_write), (tag.value(), 1));
+        assert_eq!(memory::VipDestroyPtag(nic_handle, tag), VipReturn::ERROR_RESOURCE, "in use");
+
+        let (mut state, mut known, mut send_empty, mut receive_empty) = (VipViState::ERROR, attributes, 0, 0);
+        let answer = vi::VipQueryVi(
+            vi_handle,
+            Out::to(&mut state),
+            Out::to(&mut known),
+            Out::to(&mut send_empty),
+            Out::to(&mut receive_empty),
+        );
+        assert_eq!((answer, state, send_empty, receive_empty), (VipReturn::SUCCESS, VipViState::IDLE, 1, 1));
+        assert_eq!((known.max_transfer_size, known.enable_rdma_write), (32768, 1));
+        vi::VipSetUserData(vi_handle, region);
+        assert_eq!(vi::VipGetUserData(vi_handle), region);
+
+        // The descriptor's pointer is written in any case.
+        let mut pointer: DescriptorPtr = region.cast();
+        assert_eq!(transfer::VipRecvDone(vi_handle, Out::to(&mut pointer)), VipReturn::DESCRIPTOR_ERROR);
+        assert!(pointer.is_null());
+        let mut descriptor = TestDescriptor::new(1);
+        assert_eq!(transfer::VipPostRecv(vi_handle, descriptor.pointer(), untagged), VipReturn::SUCCESS);
+        pointer = region.cast();
+        assert_eq!(transfer::VipRecvDone(vi_handle, Out::to(&mut pointer)), VipReturn::NOT_DONE);
+        assert!(pointer.is_null());
+        pointer = region.cast();
+        assert_eq!(transfer::VipRecvWait(vi_handle, 0, Out::to(&mut pointer)), VipReturn::INVALID_PARAMETER);
+        assert!(pointer.is_null(), "a queue with a completion queue");
+
+        let number = crate::vi::ViId::from_value(vi_handle.value()).unwrap().object().unwrap().number;
+        card.complete(number, Queue::Receive, DONE | crate::DescriptorStatus::LENGTH_ERROR);
+        let (mut event_vi, mut is_receive) = (Handle::NULL, 0);
+        let answer = cq::VipCQDone(cq_handle, Out::to(&mut event_vi), Out::to(&mut is_receive));
+        assert_eq!((answer, event_vi.value(), is_receive), (VipReturn::SUCCESS, vi_handle.value(), 1));
+        assert_eq!(transfer::VipRecvDone(vi_handle, Out::to(&mut pointer)), VipReturn::DESCRIPTOR_ERROR);
+        assert_eq!(pointer, descriptor.pointer());
+        let answer = cq::VipCQDone(cq_handle, Out::to(&mut event_vi), Out::to(&mut is_receive));
+        assert_eq!((answer, event_vi.value()), (VipReturn::NOT_DONE, 0));
+        let answer = cq::VipCQWait(cq_handle, 0, Out::to(&mut event_vi), Out::to(&mut is_receive));
+        assert_eq!(answer, VipReturn::TIMEOUT);
+
+        assert_eq!(cq::VipDestroyCQ(cq_handle), VipReturn::ERROR_RESOURCE, "in use");
+        let ended = [
+            vi::VipDestroyVi(vi_handle),
+            cq::VipDestroyCQ(cq_handle),
+            memory::VipDeregisterMem(nic_handle, region, tagged),
+            memory::VipDestroyPtag(nic_handle, tag),
+        ];
+        assert_eq!(ended, success);
+        assert_eq!(nic::VipCloseNic(nic_handle), VipReturn::SUCCESS);
+    }
+}
+
+#[test]
+fn attributes_that_cannot_be_have_codes_of_their_own() {
+    let (open, _card) = tests::open();
+    let nic_handle = Handle::new(open.0.value());
+    let good = VipViAttributes {
+        reliability_level: 1,
+        max_transfer_size: 1,
+        qos: null_mut(),
+        ptag: Handle::NULL,
+        enable_rdma_write: 0,
+        enable_rdma_read: 0,
+    };
+    let mut vi_handle = Handle::NULL;
+    let qos = (&raw mut vi_handle).cast();
+    for (attributes, code) in [
+        (VipViAttributes { reliability_level: 6, ..good }, VipReturn::INVALID_RELIABILITY_LEVEL),
+        (VipViAttributes { max_transfer_size: 1 << 32, ..good }, VipReturn::INVALID_MTU),
+        (VipViAttributes { qos, ..good }, VipReturn::INVALID_QOS),
+        (VipViAttributes { ptag: nic_handle, ..good }, VipReturn::INVALID_PTAG),
+        (VipViAttributes { enable_rdma_read: 1, ..good }, VipReturn::INVALID_RDMAREAD),
+    ] {
+        // SAFETY: good pointers.
+        let answer = unsafe {
+            vi::VipCreateVi(
+                nic_handle,
+                In::from(&attributes),
+                Handle::NULL,
+                Handle::NULL,
+                Out::to(&mut vi_handle),
+            )
+        };
+        assert_eq!(answer, code);
+    }
+    open.close().unwrap();
+}
+
+/// A `VIP_NET_ADDRESS`.
+fn address(host: &[u8], discriminator: &[u8]) -> Vec<u8> {
+    let length = |part: &[u8]| u16::try_from(part.len()).unwrap().to_ne_bytes();
+    [&length(host), &length(discriminator), host, discriminator].concat()
+}
+
+#[test]
+fn addresses_are_taken_as_programs_write_them() {
+    let parsed = InAddress::from(&address(&[0xaa; 6], b"12345678")).local().unwrap();
+    assert_eq!((parsed.host_len, parsed.discriminator_len), (0, 8), "the local host part may be anything");
+    assert_eq!(InAddress::from(&address(&[], b"")).local().unwrap().discriminator_len, 0);
+    let parsed = InAddress::from(&address(&[1, 2, 3, 4, 5, 6], &[7; 28])).remote().unwrap();
+    assert_eq!((parsed.host, parsed.discriminator), ([1, 2, 3, 4, 5, 6], [7; 28]));
+    assert_eq!(InAddress::from(&address(&[], b"x")).remote().unwrap().host_len, 0, "this NIC");
+    assert!(InAddress::from(&address(&[1; 5], b"x")).remote().is_err());
+    assert!(InAddress::from(&address(&[1; 6], &[7; 29])).remote().is_err());
+    assert!(InAddress::from(&[0xff; 4]).local().is_err(), "nothing behind lengths that cannot be is read");
+}
+
+#[test]
+fn a_server_in_c_learns_who_asks() {
+    let (open, card) = tests::open();
+    let nic_handle = Handle::new(open.0.value());
+    let here = address(&[0; 6], b"here");
+    let (mut remote, mut request) = ([0xeeu8; 40], Handle::NULL);
+    let attributes = VipViAttributes {
+        reliability_level: 2,
+        max_transfer_size: 4096,
+        qos: null_mut(),
+        ptag: Handle::NULL,
+        enable_rdma_write: 0,
+        enable_rdma_read: 0,
+    };
+    let mut theirs = attributes;
+    let mut wait = |milliseconds| {
+        // SAFETY: good pointers, and room for the longest address.
+        unsafe {
+            connect::VipConnectWait(
+                nic_handle,
+                InAddress::from(&here),
+                milliseconds,
+                OutAddress::to(&mut remote),
+                Out::to(&mut theirs),
+                Out::to(&mut request),
+            )
+        }
+    };
+    assert_eq!(wait(0), VipReturn::TIMEOUT);
+    card.request_comes(3);
+    assert_eq!(wait(u64::MAX), VipReturn::SUCCESS);
+    let expected = address(&[2, 0, 0, 0, 0, 9], b"them");
+    assert_eq!(remote[..expected.len()], expected);
+    assert!(
+        remote[expected.len()..].iter().all(|byte| *byte == 0xee),
+        "nothing behind the address is written"
+    );
+    assert_eq!((theirs.reliability_level, theirs.max_transfer_size), (2, 4096));
+    let mut vi_handle = Handle::NULL;
+    card.answer_accept(Err(Status::INVALID_RELIABILITY_LEVEL));
+    // SAFETY: good pointers.
+    unsafe {
+        vi::VipCreateVi(
+            nic_handle,
+            In::from(&attributes),
+            Handle::NULL,
+            Handle::NULL,
+            Out::to(&mut vi_handle),
+        );
+        let refused = connect::VipConnectAccept(request, vi_handle);
+        assert_eq!(refused, VipReturn::INVALID_RELIABILITY_LEVEL);
+        assert_eq!(connect::VipConnectAccept(request, vi_handle), VipReturn::SUCCESS);
+        assert_eq!(connect::VipConnectReject(request), VipReturn::INVALID_PARAMETER);
+        assert_eq!(connect::VipDisconnect(vi_handle), VipReturn::SUCCESS);
+        assert_eq!(connect::VipDisconnect(vi_handle), VipReturn::SUCCESS);
+        let (here, there) = (InAddress::from(&here), InAddress::from(&here));
+        let answer = connect::VipConnectRequest(vi_handle, here, there, 0, Out::NULL);
+        assert_eq!(answer, VipReturn::INVALID_PARAMETER);
+        let answer = connect::VipConnectRequest(vi_handle, here, there, u64::MAX, Out::NULL);
+        assert_eq!(answer, VipReturn::NO_MATCH);
+    }
+    open.close().unwrap();
+}
+
+unsafe extern "C" fn pass_on(context: *mut c_void, error: *mut VipErrorDescriptor) {
+    // SAFETY: the test passes a sender, which stays until the NIC is closed.
+    let (sender, error) = unsafe { (&*context.cast::<mpsc::Sender<VipErrorDescriptor>>(), *error) };
+    sender.send(error).unwrap();
+}
+
+#[test]
+fn a_handler_in_c_gets_handles_and_codes() {
+    let (open, card) = tests::open();
+    let (connected, number) = tests::connected(open, &card, None, None);
+    let nic_handle = Handle::new(open.0.value());
+    let (sender, errors) = mpsc::channel::<VipErrorDescriptor>();
+    let context = (&raw const sender).cast_mut().cast();
+    // SAFETY: the sender stays until the NIC is closed.
+    let answer = unsafe { error_callback::VipErrorCallback(nic_handle, context, Some(pass_on)) };
+    assert_eq!(answer, VipReturn::SUCCESS);
+    for (code, resource) in
+        [(ErrorCode::POST_DESC, VipResourceCode::DESCRIPTOR), (ErrorCode::CONN_LOST, VipResourceCode::VI)]
+    {
+        card.report(number, code);
+        let error = errors.recv_timeout(LIMIT.unwrap()).unwrap();
+        assert_eq!(error.vi_handle.value(), connected.0.value());
+        assert_eq!(error.nic_handle.value(), nic_handle.value());
+        assert_eq!((error.error_code.cast_unsigned(), error.resource_code), (code.0, resource));
+        assert_eq!((error.descriptor.addr(), error.op_code), (0x40, 0));
+    }
+    open.close().unwrap();
+}
+
+#[test]
+fn what_is_not_there_says_so() {
+    // SAFETY: nothing is looked at.
+    let answers = unsafe {
+        [not_supported::VipNSInit(Handle::NULL, null_mut()), not_supported::VipNSShutdown(Handle::NULL)]
+    };
+    assert_eq!(answers, [VipReturn::ERROR_NOT_SUPPORTED; 2]);
+}

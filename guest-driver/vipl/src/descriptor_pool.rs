@@ -1,0 +1,225 @@
+//! Descriptors that Rust programs own: in registered memory, handed over when they are posted, and handed back when
+//! they are dequeued.
+#![expect(unsafe_code, reason = "descriptors lie in memory that the card writes")]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use vianic_abi::descriptor::{ALIGNMENT, Control, Operation};
+
+pub use vianic_abi::descriptor::DescriptorStatus;
+
+use crate::descriptor::{ControlSegment, Malformed, RawDescriptor, Segment, failed};
+use crate::error::{Error, Result};
+use crate::memory::{LocalSegment, MemoryAttributes, RegisteredBuffer, RemoteMemory, TagId};
+use crate::nic::Nic;
+
+/// Before each descriptor lies the reference to the pool that a posted descriptor keeps.
+const HEADER: usize = 64;
+const _: () = assert!(HEADER as u64 == ALIGNMENT && size_of::<*const PoolMemory>() <= HEADER);
+
+/// Descriptors of one size in one piece of registered memory.
+#[derive(Clone, Debug)]
+pub struct DescriptorPool(Arc<PoolMemory>);
+
+#[derive(Debug)]
+struct PoolMemory {
+    buffer: RegisteredBuffer,
+    stride: usize,
+    max_segments: u16,
+    free: Mutex<Vec<usize>>,
+}
+
+impl DescriptorPool {
+    /// `count` descriptors with room for `max_segments` segments each, an address segment counted.
+    ///
+    /// # Errors
+    /// As [`RegisteredBuffer::new`].
+    pub fn new(nic: &Nic, count: usize, max_segments: u16, tag: Option<TagId>) -> Result<Self> {
+        let size = size_of::<ControlSegment>() + size_of::<Segment>() * usize::from(max_segments);
+        let stride = HEADER + size.next_multiple_of(HEADER);
+        let length = stride.checked_mul(count).ok_or(Error::OutOfResources("too many descriptors"))?;
+        let attributes = MemoryAttributes { tag, ..Default::default() };
+        let buffer = RegisteredBuffer::new(nic, length, &attributes)?;
+        Ok(Self(Arc::new(PoolMemory {
+            buffer,
+            stride,
+            max_segments,
+            free: Mutex::new((0..count).rev().collect()),
+        })))
+    }
+
+    /// A descriptor, unless all are taken. It goes back when it is dropped.
+    #[must_use]
+    pub fn take(&self) -> Option<Descriptor> {
+        let index = self.0.free.lock().pop()?;
+        Some(Descriptor { index, pool: Arc::clone(&self.0) })
+    }
+}
+
+/// What a descriptor asks the NIC to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    /// Send a message.
+    Send {
+        /// Its bytes.
+        segments: &'a [LocalSegment],
+        /// Immediate data.
+        immediate: Option<u32>,
+    },
+    /// Receive a message.
+    Receive {
+        /// Room for it.
+        segments: &'a [LocalSegment],
+    },
+    /// Write into a peer's memory.
+    RdmaWrite {
+        /// Where.
+        target: RemoteMemory,
+        /// What.
+        segments: &'a [LocalSegment],
+        /// Immediate data; uses up a receive descriptor of the peer.
+        immediate: Option<u32>,
+    },
+    /// Read a peer's memory.
+    RdmaRead {
+        /// From where.
+        source: RemoteMemory,
+        /// Room for it.
+        segments: &'a [LocalSegment],
+    },
+}
+
+/// A descriptor that is not posted.
+#[derive(Debug)]
+pub struct Descriptor {
+    index: usize,
+    pool: Arc<PoolMemory>,
+}
+
+impl Descriptor {
+    fn block(&self) -> NonNull<u8> {
+        // SAFETY: blocks of the pool have indices within the buffer, which starts somewhere.
+        unsafe { NonNull::new_unchecked(self.pool.buffer.as_ptr().add(self.index * self.pool.stride)) }
+    }
+
+    fn control(&self) -> NonNull<ControlSegment> {
+        // SAFETY: the descriptor follows the header within the block.
+        unsafe { self.block().add(HEADER).cast() }
+    }
+
+    /// Says what the descriptor is for. It stays so when it comes back.
+    ///
+    /// # Errors
+    /// [`Malformed::TooManySegments`], [`Malformed::TooLong`].
+    pub fn fill(&mut self, work: &Work<'_>) -> Result<()> {
+        let (operation, remote, segments, immediate) = match *work {
+            Work::Send { segments, immediate } => (Operation::SEND_RECEIVE, None, segments, immediate),
+            Work::Receive { segments } => (Operation::SEND_RECEIVE, None, segments, None),
+            Work::RdmaWrite { target, segments, immediate } => {
+                (Operation::RDMA_WRITE, Some(target), segments, immediate)
+            }
+            Work::RdmaRead { source, segments } => (Operation::RDMA_READ, Some(source), segments, None),
+        };
+        let total: u64 = segments.iter().map(|segment| u64::from(segment.0.length)).sum();
+        let length = u32::try_from(total).map_err(|_| Malformed::TooLong)?;
+        let count = u16::try_from(segments.len() + usize::from(remote.is_some()))
+            .ok()
+            .filter(|count| *count <= self.pool.max_segments)
+            .ok_or(Malformed::TooManySegments)?;
+        let flags = if immediate.is_some() { Control::IMMEDIATE.bits() } else { 0 };
+        let control = ControlSegment {
+            segment_count: count,
+            control: operation.0 | flags,
+            immediate: immediate.unwrap_or_default(),
+            length,
+            ..Default::default()
+        };
+        let remote = remote.map(|RemoteMemory { address, handle }| Segment { address, handle, length: 0 });
+        let all = remote.into_iter().chain(segments.iter().map(|segment| segment.0));
+        // SAFETY: the descriptor is not posted, so it is ours; it has room for as many segments as the pool says.
+        unsafe {
+            self.control().write(control);
+            let first = self.control().add(1).cast::<Segment>();
+            for (index, segment) in all.enumerate() {
+                first.add(index).write(segment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the NIC start only when all earlier RDMA reads of the queue have finished.
+    pub fn set_fence(&mut self) {
+        // SAFETY: the descriptor is not posted, so it is ours.
+        unsafe { self.control().as_mut() }.control |= Control::QUEUE_FENCE.bits();
+    }
+
+    fn completed_control(&self) -> ControlSegment {
+        // SAFETY: the descriptor is not posted, so it is ours.
+        unsafe { self.control().read() }
+    }
+
+    /// How it completed.
+    #[must_use]
+    pub fn status(&self) -> DescriptorStatus {
+        DescriptorStatus::from_bits_retain(self.completed_control().status)
+    }
+
+    /// Bytes sent or received, or the status if it failed.
+    ///
+    /// # Errors
+    /// The status.
+    pub fn outcome(&self) -> std::result::Result<u32, DescriptorStatus> {
+        let control = self.completed_control();
+        let status = DescriptorStatus::from_bits_retain(control.status);
+        if failed(status) { Err(status) } else { Ok(control.length) }
+    }
+
+    /// The immediate data that came with a message.
+    #[must_use]
+    pub fn immediate(&self) -> Option<u32> {
+        let control = self.completed_control();
+        let status = DescriptorStatus::from_bits_retain(control.status);
+        status.contains(DescriptorStatus::IMMEDIATE).then_some(control.immediate)
+    }
+
+    pub(crate) fn handle(&self) -> u32 {
+        self.pool.buffer.handle()
+    }
+
+    pub(crate) fn raw(&self) -> std::result::Result<RawDescriptor, Malformed> {
+        // SAFETY: `fill` (or zeroed memory) makes the segment count true, and whoever posts gives the descriptor away.
+        unsafe { RawDescriptor::new(self.control().as_ptr()) }
+    }
+
+    /// Gives the descriptor away: from now on its address stands for it.
+    pub(crate) fn give_away(self) {
+        let header = self.block().cast::<(*const PoolMemory, usize)>();
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so that its reference to the pool is moved, not copied. The header is the
+        // block's own, and no descriptor that this module makes lets the card write there.
+        unsafe {
+            let pool = std::ptr::read(&raw const this.pool);
+            header.write((Arc::into_raw(pool), this.index));
+        }
+    }
+
+    /// Takes a descriptor back.
+    ///
+    /// # Safety
+    /// It was given away, is not posted any more, and is taken back once.
+    pub(crate) unsafe fn take_back(raw: RawDescriptor) -> Self {
+        // SAFETY: `give_away` wrote the header.
+        unsafe {
+            let (pool, index) = raw.as_ptr().byte_sub(HEADER).cast::<(*const PoolMemory, usize)>().read();
+            Self { index, pool: Arc::from_raw(pool) }
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.pool.free.lock().push(self.index);
+    }
+}

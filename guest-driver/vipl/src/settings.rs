@@ -1,0 +1,44 @@
+//! What the environment says about how the library behaves.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `VIANIC_NIC` | NICs that the generic names (`nic0`, `VINIC0`, `clanvi0`, `via_lo` ...) mean, separated by commas | `/dev/vianicN` |
+//! | `VIANIC_SPIN_US` | microseconds that a wait looks busily before it sleeps | 20 |
+//! | `VIANIC_STRICT` | `1`: a VI with descriptors on its queues cannot be destroyed | off |
+
+use std::time::Duration;
+
+const DEFAULT_SPIN: Duration = Duration::from_micros(20);
+
+/// More would be no spin.
+const MAX_SPIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How long a wait looks busily before it sleeps.
+    pub(crate) spin: Duration,
+    /// A VI with descriptors on its queues cannot be destroyed.
+    pub(crate) strict: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { spin: DEFAULT_SPIN, strict: false }
+    }
+}
+
+impl Settings {
+    pub(crate) fn from_environment() -> Self {
+        let spin = match std::env::var("VIANIC_SPIN_US") {
+            Err(_) => DEFAULT_SPIN,
+            Ok(text) => match text.parse() {
+                Ok(microseconds) => Duration::from_micros(microseconds).min(MAX_SPIN),
+                Err(_) => {
+                    log::warn!("VIANIC_SPIN_US is not a number of microseconds: {text:?}");
+                    DEFAULT_SPIN
+                }
+            },
+        };
+        Self { spin, strict: std::env::var("VIANIC_STRICT").is_ok_and(|value| value == "1") }
+    }
+}

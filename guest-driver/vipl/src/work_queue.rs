@@ -1,0 +1,216 @@
+//! A work queue: the descriptors of one direction of a VI in the order in which they were posted.
+//!
+//! Posters hold the producer's lock, across the work queue and the Token Table, so that both have one order. Whoever
+//! dequeues holds the consumer's. Neither lock is ever held while anybody sleeps, and they lie apart, so that one thread may
+//! post while another dequeues.
+
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use vianic_abi::MAX_DESCRIPTORS_PER_QUEUE;
+use vianic_abi::descriptor::{ControlSegment, DescriptorStatus};
+use vianic_abi::nic_memory::nra_work_queue;
+
+use crate::context::Context;
+use crate::descriptor::{Queue, RawDescriptor, failed};
+use crate::error::{Error, Result};
+use crate::handle::Key;
+
+/// What a look at a queue found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll<T> {
+    /// Nothing is outstanding.
+    Empty,
+    /// The oldest is not complete.
+    NotDone,
+    /// The oldest was complete and has been taken.
+    Done(T),
+}
+
+/// A completed descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawCompletion {
+    pub(crate) descriptor: RawDescriptor,
+    pub(crate) status: DescriptorStatus,
+}
+
+impl RawCompletion {
+    /// Whether the operation failed.
+    pub(crate) fn failed(&self) -> bool {
+        failed(self.status)
+    }
+}
+
+const RING: usize = MAX_DESCRIPTORS_PER_QUEUE as usize;
+const _: () = assert!(RING.is_power_of_two());
+
+/// What a work queue belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) key: Key,
+    pub(crate) context: Arc<Context>,
+    pub(crate) vi: u16,
+    pub(crate) queue: Queue,
+    pub(crate) has_cq: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct WorkQueue {
+    producer: CacheAligned<ProducerEnd>,
+    consumer: CacheAligned<ConsumerEnd>,
+    ring: OnceLock<Box<[AtomicPtr<ControlSegment>]>>,
+}
+
+/// On cache lines of its own; two of them, as processors fetch lines in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct CacheAligned<T>(T);
+
+#[derive(Default)]
+struct ProducerEnd {
+    link: Mutex<Option<Link>>,
+    /// Descriptors linked so far; written under the lock.
+    tail: AtomicU32,
+}
+
+#[derive(Default)]
+struct ConsumerEnd {
+    link: Mutex<Option<Link>>,
+    /// Descriptors dequeued so far; written under the lock.
+    head: AtomicU32,
+}
+
+/// The work queue's owner as `key` names it.
+#[inline]
+fn owner(link: &Option<Link>, key: Key) -> Result<&Link> {
+    link.as_ref().filter(|link| link.key == key).ok_or(Error::InvalidHandle("VI"))
+}
+
+impl WorkQueue {
+    /// Gives the work queue to a new VI.
+    pub(crate) fn open(&self, link: &Link) {
+        let mut producer = self.producer.0.link.lock();
+        let mut consumer = self.consumer.0.link.lock();
+        self.producer.0.tail.store(0, Ordering::Relaxed);
+        self.consumer.0.head.store(0, Ordering::Relaxed);
+        *producer = Some(link.clone());
+        *consumer = Some(link.clone());
+    }
+
+    /// Takes the work queue from its VI, and gives the descriptors still on it.
+    pub(crate) fn close(&self) -> Vec<RawDescriptor> {
+        let mut producer = self.producer.0.link.lock();
+        let mut consumer = self.consumer.0.link.lock();
+        (*producer, *consumer) = (None, None);
+        let (head, tail) = (self.head(Ordering::Relaxed), self.tail());
+        (0..tail.wrapping_sub(head)).filter_map(|index| self.linked(head.wrapping_add(index))).collect()
+    }
+
+    fn entry(&self, index: u32) -> &AtomicPtr<ControlSegment> {
+        let ring = self.ring.get_or_init(|| (0..RING).map(|_| AtomicPtr::default()).collect());
+        &ring[index as usize % RING]
+    }
+
+    fn head(&self, order: Ordering) -> u32 {
+        self.consumer.0.head.load(order)
+    }
+
+    /// Descriptors linked since the VI was made.
+    pub(crate) fn tail(&self) -> u32 {
+        self.producer.0.tail.load(Ordering::Acquire)
+    }
+
+    /// Whether no descriptor is on the queue.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head(Ordering::Acquire) == self.tail()
+    }
+
+    /// Posts a descriptor whose memory has `handle`.
+    #[inline]
+    pub(crate) fn post(&self, key: Key, descriptor: RawDescriptor, handle: u32) -> Result<()> {
+        let producer = self.producer.0.link.lock();
+        let link = owner(&producer, key)?;
+        let context = &link.context;
+        let tail = self.producer.0.tail.load(Ordering::Relaxed);
+        if tail.wrapping_sub(self.head(Ordering::Acquire)) >= context.max_descriptors() {
+            return Err(Error::OutOfResources("the work queue is full"));
+        }
+        let token = descriptor.prepare(link.vi, link.queue, handle, context.max_segments())?;
+        if link.has_cq {
+            context.make_room_in_mcq();
+        }
+        // Linked before it is posted: whoever learns of its completion finds it here.
+        self.entry(tail).store(descriptor.as_ptr(), Ordering::Relaxed);
+        self.producer.0.tail.store(tail.wrapping_add(1), Ordering::Release);
+        context.post(&token).inspect_err(|_| self.unlink(tail))
+    }
+
+    /// Takes back the descriptor linked last, which was not posted; under the producer's lock.
+    fn unlink(&self, tail: u32) {
+        let _consumer = self.consumer.0.link.lock();
+        // The context has failed, so that somebody may have dequeued it as flushed.
+        if self.head(Ordering::Relaxed) != tail.wrapping_add(1) {
+            self.producer.0.tail.store(tail, Ordering::Release);
+        }
+    }
+
+    /// Dequeues the oldest descriptor if it is complete.
+    #[inline]
+    pub(crate) fn done(&self, key: Key) -> Result<Poll<RawCompletion>> {
+        let consumer = self.consumer.0.link.lock();
+        let link = owner(&consumer, key)?;
+        let head = self.head(Ordering::Relaxed);
+        if head == self.tail() {
+            return Ok(Poll::Empty);
+        }
+        let Some(descriptor) = self.linked(head) else { return Ok(Poll::Empty) };
+        let status = match descriptor.completed() {
+            Some(status) => status,
+            None if link.context.has_failed() => {
+                let flushed = DescriptorStatus::DONE | DescriptorStatus::FLUSHED_ERROR;
+                descriptor.finish(flushed);
+                flushed
+            }
+            None => return Ok(Poll::NotDone),
+        };
+        self.consumer.0.head.store(head.wrapping_add(1), Ordering::Release);
+        Ok(Poll::Done(RawCompletion { descriptor, status }))
+    }
+
+    /// The descriptor at `index`, which is between head and tail.
+    #[expect(unsafe_code, reason = "descriptors are the application's memory")]
+    fn linked(&self, index: u32) -> Option<RawDescriptor> {
+        // SAFETY: `post` stored what as_ptr gave, and the descriptor is not dequeued yet.
+        unsafe { RawDescriptor::from_ptr(self.entry(index).load(Ordering::Relaxed)) }
+    }
+
+    /// As [`done`](Self::done), but sleeps until the oldest descriptor is complete. `None`: the time ran out.
+    pub(crate) fn wait(&self, key: Key, timeout: Option<Duration>) -> Result<Option<Poll<RawCompletion>>> {
+        let link = owner(&self.consumer.0.link.lock(), key)?.clone();
+        if link.has_cq {
+            return Err(Error::InvalidParameter("the work queue has a completion queue: wait on that"));
+        }
+        let word = nra_work_queue(link.vi, link.queue == Queue::Receive);
+        link.context.wait_for(word, timeout, || match self.done(key)? {
+            Poll::NotDone => Ok(None),
+            other => Ok(Some(other)),
+        })
+    }
+
+    /// Completes as flushed what was linked before the queue's tail was `tail` and never completed: the card has let go of
+    /// it without being able to say so.
+    pub(crate) fn flush_until(&self, tail: u32) {
+        let _consumer = self.consumer.0.link.lock();
+        let mut index = self.head(Ordering::Relaxed);
+        while tail.wrapping_sub(index).cast_signed() > 0 {
+            if let Some(descriptor) = self.linked(index)
+                && descriptor.completed().is_none()
+            {
+                descriptor.finish(DescriptorStatus::DONE | DescriptorStatus::FLUSHED_ERROR);
+            }
+            index = index.wrapping_add(1);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `vip-pingpong`: latency of messages, and whether their bytes are right.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vianic_tools::cli::{self, Common, both_sides};
+use vianic_tools::pingpong::{self, Plan};
+use vianic_tools::sizes::powers_of_two;
+use vipl::Nic;
+
+/// Measure the latency of messages between two VIA NICs, or on one.
+///
+/// Start it without an address as the server, then with the address of the server's NIC as the client. The client's options
+/// hold for both. Times are one way: half a round trip.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(flatten)]
+    common: Common,
+
+    /// Be server and client in one process, on one NIC
+    #[arg(long = "self", conflicts_with = "peer")]
+    both: bool,
+
+    /// Bytes of a message
+    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 64, conflicts_with = "all")]
+    size: u32,
+
+    /// Run 0 bytes and all powers of two up to the NIC's maximum
+    #[arg(short = 'a', long)]
+    all: bool,
+
+    /// Round trips for each size
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    iterations: u64,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    cli::run(pingpong::TOOL, || exchange(&options))
+}
+
+fn exchange(options: &Options) -> anyhow::Result<()> {
+    let nic = cli::open_nic(&options.common.nic)?;
+    if options.both {
+        let plan = plan(options, &nic)?;
+        return both_sides(
+            &nic,
+            || pingpong::serve(&nic, &options.common),
+            || pingpong::run(&nic, &options.common, None, plan),
+        );
+    }
+    match options.common.peer {
+        None => pingpong::serve(&nic, &options.common),
+        Some(peer) => pingpong::run(&nic, &options.common, peer.host(), plan(options, &nic)?),
+    }
+}
+
+fn plan(options: &Options, nic: &Nic) -> anyhow::Result<Plan> {
+    let max = nic.registers()?.max_transfer_size;
+    Ok(Plan {
+        sizes: if options.all { powers_of_two(max, true) } else { vec![options.size] },
+        iterations: options.iterations,
+        warm_up: (options.iterations / 10).clamp(1, 1000),
+        check: options.common.check,
+        seed: options.common.seed,
+    })
+}

@@ -1,0 +1,191 @@
+//! `vianic demo`.
+
+mod report;
+
+use std::num::NonZero;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use vianic::Limit;
+use vianic::agent::ExecOptions;
+use vianic::fabric::Fabric;
+
+use super::guests::Guests;
+use super::output;
+use super::session::Session;
+
+/// How long one measurement may take.
+const MEASURE_LIMIT: Duration = Duration::from_secs(300);
+/// A processor in each guest, and a thread of the card for each of them.
+const POLLERS: usize = 4;
+/// How long a server may take until it waits for its client.
+const SERVER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Lets two guests measure latency, message rate and bandwidth between their NICs, and shows what the cards did.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  vianic demo --iterations 100000 --json > result.json
+
+Exit status: 0 if everything was measured; else as of `vianic run`, see there.")]
+pub(super) struct Demo {
+    /// Bytes of a message for latency and message rate.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    size: u32,
+    /// Bytes of a message for bandwidth.
+    #[arg(long, value_name = "BYTES", default_value_t = 32768)]
+    large_size: u32,
+    /// Messages of each measurement.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: u32,
+    /// How the guests wait for messages: auto polls if this machine has a processor for everyone who does.
+    #[arg(long, value_enum, default_value = "auto")]
+    wait: Wait,
+    /// Print one JSON document instead of tables.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    guests: Guests,
+}
+
+/// How the guests wait for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Wait {
+    Auto,
+    Poll,
+    Block,
+}
+
+impl Wait {
+    /// The tools' word for it on a machine with this many processors.
+    fn word(self, processors: usize) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Block => "block",
+            // With fewer, whoever polls keeps the one that it waits for from running.
+            Self::Auto if processors >= POLLERS => "poll",
+            Self::Auto => "block",
+        }
+    }
+}
+
+/// One measurement.
+struct Measurement {
+    wait: &'static str,
+    tool: &'static str,
+    size: u32,
+    iterations: u32,
+    check: bool,
+}
+
+impl Measurement {
+    fn client(&self, server: &str) -> Vec<String> {
+        let mut argv = vec![self.tool.to_owned(), server.to_owned(), "--json".to_owned()];
+        argv.extend(["--wait".to_owned(), self.wait.to_owned()]);
+        argv.extend(["--size".to_owned(), self.size.to_string()]);
+        argv.extend(["--iterations".to_owned(), self.iterations.to_string()]);
+        if self.check {
+            argv.push("--check".to_owned());
+        }
+        argv
+    }
+}
+
+impl Demo {
+    pub(super) fn execute(self) -> Result<u8> {
+        let config = self.guests.config(2, 1, None)?;
+        let session = Session::new(self.guests.keep_logs.clone())?;
+        session.launch(config).and_then(|fabric| {
+            let outcome = session.unless_interrupted(&fabric, || self.measure(&fabric));
+            session.finish(fabric, outcome)
+        })
+    }
+
+    fn measure(&self, fabric: &Fabric) -> Result<u8> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let wait = self.wait.word(processors);
+        let iterations = self.iterations;
+        let measurement = |tool, size, check| Measurement { wait, tool, size, iterations, check };
+        let mut results = Vec::new();
+        for (what, measurement) in [
+            ("latency", measurement("vip-pingpong", self.size, true)),
+            ("message_rate", measurement("vip-bw", self.size, false)),
+            ("bandwidth", measurement("vip-bw", self.large_size, false)),
+        ] {
+            log::info!("measuring {}", what.replace('_', " "));
+            results.push((what.to_owned(), measurement.run(fabric)?));
+        }
+        let document = json!({
+            "accelerator": fabric.decision().accelerator,
+            "qemu": fabric.qemu().version,
+            "wait": wait,
+            "results": results.into_iter().collect::<serde_json::Map<_, _>>(),
+            "stats": fabric.stats()?,
+        });
+        let text = if self.json { format!("{document:#}\n") } else { report::text(&document) };
+        output::print(text.as_bytes())?;
+        Ok(0)
+    }
+}
+
+impl Measurement {
+    /// Runs the server in the second guest and the client in the first.
+    fn run(&self, fabric: &Fabric) -> Result<Value> {
+        let [first, second] = fabric.vms() else { bail!("the demo has two guests") };
+        let [address] = fabric.addresses(1) else { bail!("each guest of the demo has one NIC") };
+        let server = second.spawn(&[self.tool, "--json", "--wait", self.wait], &ExecOptions::default())?;
+        let limit = Limit::new(format!("{:?} to wait for its client", server.name()), SERVER_LIMIT);
+        second.explain(server.wait_for("waiting", &limit))?;
+        let options = ExecOptions { limit: MEASURE_LIMIT, ..ExecOptions::default() };
+        let client = first.exec(&self.client(&address.to_string()), &options)?;
+        let tool = self.tool;
+        if !client.status.success() {
+            let server = server.collect(&Limit::new("the server", Duration::from_secs(2)));
+            let server = server.map_or_else(|error| error.to_string(), |output| output.stderr());
+            bail!("{tool} failed ({}): {}\nits server: {server}", client.status, client.stderr().trim_end());
+        }
+        let limit = Limit::new(format!("the server of {tool} to end"), SERVER_LIMIT);
+        let ended = second.explain(server.collect(&limit))?;
+        ensure!(ended.status.success(), "the server of {tool} failed ({}): {}", ended.status, ended.stderr());
+        result(&client.stdout()).with_context(|| format!("{tool} printed {:?}", client.stdout()))
+    }
+}
+
+/// The JSON object in a tool's output, whatever else it printed.
+fn result(output: &str) -> Result<Value> {
+    let start = output.find('{').context("no JSON object")?;
+    let mut documents = serde_json::Deserializer::from_str(&output[start..]).into_iter();
+    documents.next().context("no JSON object")?.context("not a JSON object")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_found_among_other_output() {
+        assert_eq!(result("connected\n{\"size\": 64}\nbye {\n").unwrap()["size"], 64);
+        assert!(result("connected").is_err());
+        assert!(result("{\"size\": ").is_err());
+    }
+
+    #[test]
+    fn clients_are_told_what_to_measure() {
+        let measurement =
+            Measurement { wait: "block", tool: "vip-pingpong", size: 64, iterations: 10, check: true };
+        let client = measurement.client("02:56:49:41:00:02").join(" ");
+        assert_eq!(
+            client,
+            "vip-pingpong 02:56:49:41:00:02 --json --wait block --size 64 --iterations 10 --check"
+        );
+    }
+
+    #[test]
+    fn guests_poll_only_where_there_are_processors_for_it() {
+        assert_eq!(Wait::Auto.word(2), "block");
+        assert_eq!(Wait::Auto.word(8), "poll");
+        assert_eq!(Wait::Poll.word(2), "poll");
+    }
+}

@@ -1,0 +1,74 @@
+//! C programs that are compiled for a test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use vianic::run_dir::RunDir;
+use vianic::workspace;
+
+use crate::program;
+
+/// A compiled C program, in a directory that goes with it.
+#[derive(Debug)]
+pub struct CProgram {
+    directory: RunDir,
+    path: PathBuf,
+}
+
+impl CProgram {
+    /// A program for the Kernel Agent's calls. It needs no libraries, so that it runs in any guest.
+    ///
+    /// # Errors
+    /// If it does not compile without a warning.
+    pub fn for_kernel_agent(sources: &[&str]) -> Result<Self> {
+        compile(sources, |command, _| {
+            command.args(["-std=gnu11", "-static", "-pthread"]);
+            command.arg("-I").arg(workspace::root()?.join("guest-driver/abi/include"));
+            Ok(())
+        })
+    }
+
+    /// A program for VIPL, in the C of 1989. It takes the library from the system, or from [`CProgram::libraries`].
+    ///
+    /// # Errors
+    /// If it does not compile without a warning.
+    pub fn for_vipl(sources: &[&str]) -> Result<Self> {
+        compile(sources, |command, directory| {
+            let library = program("vipl", "libvipl.so")?;
+            for name in ["libvipl.so", "libvipl.so.1"] {
+                std::os::unix::fs::symlink(&library, directory.join(name))?;
+            }
+            command.args(["-std=c89", "-pedantic", "-D_REENTRANT", "-pthread"]);
+            command.arg("-I").arg(workspace::root()?.join("guest-driver/vipl/include"));
+            command.arg("-L").arg(directory).arg("-lvipl");
+            Ok(())
+        })
+    }
+
+    /// The program's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the program finds the libraries that it was linked with, for `LD_LIBRARY_PATH`.
+    #[must_use]
+    pub fn libraries(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Compiles files of `tests/programs`; `options` adds what stands behind the sources.
+fn compile(sources: &[&str], options: impl FnOnce(&mut Command, &Path) -> Result<()>) -> Result<CProgram> {
+    let directory = RunDir::new()?;
+    let path = directory.path().join("program");
+    let folder = workspace::root()?.join("tests/programs");
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path);
+    command.args(sources.iter().map(|source| folder.join(source)));
+    options(&mut command, directory.path())?;
+    let output = command.output().context("cannot run cc: install a C compiler")?;
+    ensure!(output.status.success(), "cc {sources:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(CProgram { directory, path })
+}

@@ -1,0 +1,25 @@
+//! End-to-end tests of vianic: guests with cards, started for one test each.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let fabric = vianic_tests::fabric("two guests see their cards").vms(2).launch()?;
+//! fabric.run(0, "vip-info")?;
+//! fabric.stop()
+//! # }
+//! ```
+//!
+//! Logs and counters of a test that fails are kept in `$VIANIC_ARTIFACTS` (`artifacts/` if not set), in a directory with
+//! the test's name.
+
+mod artifacts;
+mod c_program;
+mod direct;
+mod fabric;
+mod program;
+
+pub use c_program::CProgram;
+pub use direct::DirectCards;
+pub use fabric::{Builder, TestFabric, fabric};
+pub use program::program;
+pub use vianic;
+pub use vianic_guest_agent::{ExitStatus, ModuleState};

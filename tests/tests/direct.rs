@@ -1,0 +1,125 @@
+//! The direct link: the tools against the card with no machine between them.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use vianic_tests::DirectCards;
+
+fn tool(name: &str) -> Result<PathBuf> {
+    vianic_tests::program("vianic-tools", name)
+}
+
+/// Starts a tool as a server and waits until a client can connect.
+fn serve(name: &str, nic: &str, options: &[&str]) -> Result<Child> {
+    let mut server = Command::new(tool(name)?)
+        .args(["--nic", nic])
+        .args(options)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut out = BufReader::new(server.stderr.take().context("piped")?);
+    let mut line = String::new();
+    while !line.contains("waiting") {
+        line.clear();
+        ensure!(out.read_line(&mut line)? > 0, "{name} ended before it was ready");
+    }
+    // The rest is small: it fits into the pipe, or is read when the server has ended.
+    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    Ok(server)
+}
+
+fn run(name: &str, nic: &str, options: &[&str]) -> Result<Output> {
+    let output = Command::new(tool(name)?).args(["--nic", nic]).args(options).output()?;
+    ensure!(
+        output.status.success(),
+        "{name} {options:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
+}
+
+#[test]
+fn a_hundred_thousand_mixed_messages() -> Result<()> {
+    let cards = DirectCards::launch("direct link mixed", 2)?;
+    let (a, b) = (cards.nic(0), cards.nic(1));
+    let mut server = serve("vip-bw", &b, &[])?;
+    run("vip-bw", &a, &[&cards.address(1), "--mixed", "50000", "--check"])?;
+    ensure!(server.wait()?.success());
+    run("vip-bw", &a, &["--self", "--mixed", "50000", "--check"])?;
+    for options in [
+        &["--all", "--iterations", "30", "--check"][..],
+        &["--size", "100", "--iterations", "2000", "--wait", "block", "--check"],
+        &["--size", "4000", "--iterations", "2000", "--cq", "--reliability", "reception", "--check"],
+        &["--size", "4000", "--iterations", "2000", "--cq", "--wait", "block", "--reliability", "unreliable"],
+    ] {
+        run("vip-pingpong", &a, &[&["--self"], options].concat())?;
+    }
+    cards.stop()
+}
+
+#[test]
+fn a_killed_process_leaves_its_peer_an_error_and_the_card_at_work() -> Result<()> {
+    let cards = DirectCards::launch("direct link kill", 2)?;
+    let (a, b) = (cards.nic(0), cards.nic(1));
+    for kill_server in [true, false] {
+        let mut server = serve("vip-bw", &b, &[])?;
+        let mut client = Command::new(tool("vip-bw")?)
+            .args(["--nic", &a, &cards.address(1), "--iterations", "1000000000"])
+            .stderr(Stdio::piped())
+            .spawn()?;
+        cards.wait_for_counter(1, "messages_received", 1000)?;
+        let survivor = if kill_server {
+            server.kill()?;
+            server.wait()?;
+            client
+        } else {
+            client.kill()?;
+            client.wait()?;
+            server
+        };
+        let output = survivor.wait_with_output()?;
+        ensure!(!output.status.success(), "it ended well though its peer was killed");
+        run("vip-pingpong", &a, &["--self", "--iterations", "100", "--check"])?;
+        run("vip-pingpong", &b, &["--self", "--iterations", "100", "--check"])?;
+    }
+    cards.stop()
+}
+
+#[test]
+fn a_card_that_dies_ends_every_wait() -> Result<()> {
+    let mut cards = DirectCards::launch("direct link card dies", 1)?;
+    let server = serve("vip-pingpong", &cards.nic(0), &[])?;
+    cards.kill()?;
+    let output = server.wait_with_output()?;
+    ensure!(!output.status.success(), "the server did not notice that its card is gone");
+    Ok(())
+}
+
+#[test]
+fn what_a_user_gets_wrong_is_said() -> Result<()> {
+    let cards = DirectCards::launch("direct link errors", 1)?;
+    let nic = cards.nic(0);
+    let cases: [(&str, &[&str], &str); 4] = [
+        ("direct:/nonexistent/card.sock", &["--self"], "/nonexistent/card.sock"),
+        (&nic, &["02:00:00:00:00:99", "--connect-timeout", "1s"], "no nic has that address"),
+        (&nic, &["self", "--connect-timeout", "1s"], "nobody"),
+        (&nic, &["--self", "--size", "99999999"], "99999999"),
+    ];
+    for (nic, options, expected) in cases {
+        let output = Command::new(tool("vip-pingpong")?).args(["--nic", nic]).args(options).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        ensure!(
+            output.status.code() == Some(1) || output.status.code() == Some(2),
+            "{options:?}: {}",
+            output.status
+        );
+        ensure!(said.contains(expected), "{options:?} does not mention {expected}: {said}");
+    }
+    let info = run("vip-info", &nic, &["--counters"])?;
+    ensure!(String::from_utf8_lossy(&info.stdout).contains("02:56:49:41:00:01"));
+    cards.stop()
+}

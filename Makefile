@@ -1,0 +1,22 @@
+# The two commands, and what they are made of. Everything that is missing is installed or provisioned on the way.
+
+.PHONY: demo test build check clean help
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: build ## Boot two guests with a card each and move messages between them
+	@target/release/vianic demo
+
+test: ## Everything, end to end in QEMU too, with one summary
+	@ci/test.sh
+
+build: ## The vianic command and the card
+	@ci/dependencies.sh
+	@cargo build --release --quiet -p vianic -p vianic-device -p vianic-tools -p vipl
+
+check: ## What is quick: format, lints, tests without QEMU
+	@ci/test.sh quick
+
+clean: ## Remove what was built here; the cache of packages and images stays (vianic doctor says where)
+	@cargo clean

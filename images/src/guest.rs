@@ -65,10 +65,14 @@ const TEXTS: [(&str, &str); 6] = [
     ("/etc/shells", "/bin/sh\n"),
 ];
 
-/// What the kernel is told: little on the slow serial console, a stop instead of limping on, and no defences
+/// What the kernel is told: little on the slow serial console, a stop instead of limping on, and no defences and
 /// self-tests that only cost time in an emulated machine.
+///
+/// It boots on one CPU; the guest agent brings up the others. While it boots, Linux patches its own code (static
+/// keys), and QEMU's TCG with a thread per CPU now and then lets another CPU run the breakpoint of a patch that is
+/// already finished: "Oops: int3".
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic \
-    mitigations=off cryptomgr.notests no_timer_check";
+    mitigations=off cryptomgr.notests no_timer_check maxcpus=1";
 
 /// A file of the host that a guest gets.
 #[derive(Clone, Debug, PartialEq, Eq)]

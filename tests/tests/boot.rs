@@ -22,6 +22,9 @@ fn a_guest_boots_with_a_card_and_serves_commands() -> Result<()> {
     assert_eq!(vm.agent().info(&limit)?.module, ModuleState::Loaded);
     fabric.run(0, "test -c /dev/vianic0")?;
 
+    // All its CPUs are up.
+    assert_eq!(fabric.run(0, "nproc")?, "2\n");
+
     // Exit status, both outputs, environment and input.
     let options = ExecOptions {
         env: vec![("WORD".to_owned(), "hello".to_owned())],

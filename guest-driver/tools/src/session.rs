@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vipl::{
@@ -109,19 +109,23 @@ impl Meeting<'_> {
         let local = net_address(None, format!("{}-{}", self.tool, std::process::id()).as_bytes())?;
         let remote = net_address(host, self.options.discriminator.as_bytes())?;
         let deadline = Instant::now() + self.options.connect_timeout;
+        let mut nobody_waited = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             match channel.vi().connect_request(&local, &remote, Some(left)) {
                 Ok(_) => break,
-                Err(Error::NoMatch) if Instant::now() < deadline => std::thread::sleep(RETRY_AFTER),
-                Err(Error::NoMatch) => bail!(
-                    "nobody waits at that NIC, discriminator {}, for {:?}; start the server: {}",
-                    self.options.discriminator,
-                    self.options.connect_timeout,
-                    self.tool,
-                ),
+                Err(Error::NoMatch) => nobody_waited = true,
+                Err(Error::TimedOut) if nobody_waited => {}
                 Err(error) => return Err(error).context("cannot connect"),
             }
+            ensure!(
+                Instant::now() < deadline,
+                "nobody waits at that NIC, discriminator {}, for {:?}; start the server: {}",
+                self.options.discriminator,
+                self.options.connect_timeout,
+                self.tool,
+            );
+            std::thread::sleep(RETRY_AFTER);
         }
         Ok(Session { channel, plan, side: Sender::Client, pool, buffer })
     }

@@ -151,7 +151,7 @@ fn failures_exit_with_1_and_say_why() {
     let nic = cards.name(0);
     let cases: [(&str, &[&str], &str); 5] = [
         ("vip-info", &["direct:/nonexistent"], "no such NIC"),
-        ("vip-pingpong", &["self", "-d", &nic, "--connect-timeout", "20ms"], "nobody waits"),
+        ("vip-pingpong", &["self", "-d", &nic, "--connect-timeout", "1s"], "nobody waits"),
         ("vip-bw", &["02:00:00:00:00:77", "-d", &nic], "no NIC has that address"),
         ("vip-pingpong", &["--self", "-d", &nic, "-s", "2000000"], "maximum of 1048576"),
         ("vip-bw", &["-d", "direct:/nonexistent"], "no such NIC"),

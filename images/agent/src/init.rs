@@ -25,6 +25,9 @@ const MODULE: &str = "/lib/modules/vianic.ko";
 /// Lists modules of the kernel to load first.
 const BOOT_MODULES: &str = "/lib/modules/boot";
 
+/// A folder for each CPU.
+const CPUS: &str = "/sys/devices/system/cpu";
+
 /// Type, place, flags beyond the usual, options.
 const MOUNTS: [(&str, &str, MountFlags, &str); 7] = [
     ("proc", "/proc", MountFlags::NOEXEC, ""),
@@ -54,6 +57,9 @@ pub(crate) fn prepare() -> anyhow::Result<ModuleState> {
     if let Err(error) = sethostname(b"vianic") {
         eprintln!("vianic-guest-agent: setting the host name: {error}");
     }
+    if let Err(error) = online_cpus() {
+        eprintln!("vianic-guest-agent: bringing up the CPUs: {error}");
+    }
     for path in fs::read_to_string(BOOT_MODULES).unwrap_or_default().lines() {
         if let ModuleState::Failed(why) = load(path, "") {
             eprintln!("vianic-guest-agent: {why}");
@@ -82,6 +88,18 @@ fn link_in_dev(link: &str, target: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
+}
+
+/// Brings up the CPUs that the kernel has left alone (`maxcpus=1`).
+fn online_cpus() -> io::Result<()> {
+    for entry in fs::read_dir(CPUS)? {
+        let switch = entry?.path().join("online");
+        // The first CPU has none.
+        if fs::read_to_string(&switch).is_ok_and(|state| state.trim() == "0") {
+            fs::write(&switch, "1")?;
+        }
+    }
+    Ok(())
 }
 
 fn load(path: &str, parameters: &str) -> ModuleState {

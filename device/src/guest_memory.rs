@@ -48,6 +48,13 @@ impl GuestMemory {
             .map_err(|_| NotMemory { address: range.address, length: range.length })
     }
 
+    /// Whether a range is all in one piece of guest RAM.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, range: Range) -> bool {
+        self.slice(range).is_ok()
+    }
+
     /// A view of `len` elements of `T` at `address`.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub enum Work {
     Receive,
     /// An RDMA write: bytes to a place in the peer's memory.
     RdmaWrite(RemoteAddress),
+    /// An RDMA read: bytes from a place in the peer's memory.
+    RdmaRead(RemoteAddress),
 }
 
 /// A place in the peer's memory, in the peer's terms.
@@ -55,7 +57,7 @@ pub struct Iorb {
     pub descriptor: DescriptorAddress,
     /// Data segments.
     pub segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
-    /// Bytes of all segments: to send, or room to receive.
+    /// Bytes of all segments: to send, or room for what comes.
     pub length: u32,
     /// Immediate data to send.
     pub immediate: Option<u32>,
@@ -101,9 +103,14 @@ impl Iorb {
             (WorkQueue::Receive, Operation::SEND_RECEIVE) => Some(Work::Receive),
             (WorkQueue::Send, Operation::SEND_RECEIVE) => Some(Work::Send),
             // The first segment is the address segment.
-            (WorkQueue::Send, Operation::RDMA_WRITE) if !segments.is_empty() => {
+            (WorkQueue::Send, Operation::RDMA_WRITE | Operation::RDMA_READ) if !segments.is_empty() => {
                 let Segment { address, handle, .. } = segments.remove(0);
-                Some(Work::RdmaWrite(RemoteAddress { address, handle }))
+                let remote = RemoteAddress { address, handle };
+                Some(if operation == Operation::RDMA_READ {
+                    Work::RdmaRead(remote)
+                } else {
+                    Work::RdmaWrite(remote)
+                })
             }
             _ => None,
         };
@@ -164,15 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn the_address_segment_of_an_rdma_write_holds_no_data() {
-        let iorb = inline(Operation::RDMA_WRITE.0, 2, [99, 4]);
-        assert_eq!((iorb.length, iorb.fault), (4, None));
-        assert_eq!(iorb.work, Work::RdmaWrite(RemoteAddress { address: 0x1000, handle: 1 }));
+    fn the_address_segment_of_an_rdma_operation_holds_no_data() {
+        let remote = RemoteAddress { address: 0x1000, handle: 1 };
+        for (operation, work) in
+            [(Operation::RDMA_WRITE, Work::RdmaWrite(remote)), (Operation::RDMA_READ, Work::RdmaRead(remote))]
+        {
+            let iorb = inline(operation.0, 2, [99, 4]);
+            assert_eq!((iorb.work, iorb.length, iorb.fault), (work, 4, None));
+        }
     }
 
     #[test]
     fn malformed_descriptors_are_found() {
-        for (control, segments) in [(0x0010, 1), (0x8000, 1), (3, 1), (1, 0), (2, 2), (0, 3), (0, u16::MAX)] {
+        for (control, segments) in [(0x0010, 1), (0x8000, 1), (3, 1), (1, 0), (2, 0), (0, 3), (0, u16::MAX)] {
             let fault = inline(control, segments, [1, 1]).fault;
             assert_eq!(fault, Some(DescriptorStatus::FORMAT_ERROR), "{control:#x} {segments}");
         }

@@ -7,11 +7,11 @@ use vianic_abi::status::{ReliabilityLevel, Status};
 use vianic_abi::token::Token;
 use vianic_abi::{KERNEL_CONTEXT, MAX_CONTEXTS, MAX_TRANSFER_SIZE};
 
-use crate::nic::Card;
 use crate::nic::completion::ViNumber;
 use crate::nic::context::{Context, Layout, RemoveCq};
 use crate::nic::mdl::Drain;
 use crate::nic::vi::Vi;
+use crate::nic::{Card, RDMA_READ_LEVELS};
 
 /// When a command completes.
 pub(super) enum Completes {
@@ -133,10 +133,11 @@ impl Card {
         if attributes.max_transfer_size > MAX_TRANSFER_SIZE {
             return Err(Status::INVALID_MTU);
         }
-        if attributes.flags & VI_RDMA_READ != 0 {
+        let reads = attributes.flags & VI_RDMA_READ != 0;
+        if reads && attributes.reliability_level & RDMA_READ_LEVELS == 0 {
             return Err(Status::INVALID_RDMAREAD);
         }
-        if attributes.flags & !VI_RDMA_WRITE != 0 {
+        if attributes.flags & !(VI_RDMA_WRITE | VI_RDMA_READ) != 0 {
             return Err(Status::INVALID_PARAMETER);
         }
         let added = self.user_context(create.context)?.add_vi(create.vi, Vi::new(create));

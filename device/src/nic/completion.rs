@@ -47,6 +47,7 @@ impl Outcome {
             Work::Receive if self.by_rdma_write => DescriptorStatus::OP_REMOTE_RDMA_WRITE,
             Work::Receive => DescriptorStatus::OP_RECEIVE,
             Work::RdmaWrite(_) => DescriptorStatus::OP_RDMA_WRITE,
+            Work::RdmaRead(_) => DescriptorStatus::OP_RDMA_READ,
         };
         let immediate = match self.immediate {
             Some(_) => DescriptorStatus::IMMEDIATE,

@@ -254,7 +254,7 @@ impl Card {
         (0..).zip(&self.contexts).filter_map(numbers).flatten().collect()
     }
 
-    fn vi(&mut self, number: ViNumber) -> Option<&mut Vi> {
+    pub(super) fn vi(&mut self, number: ViNumber) -> Option<&mut Vi> {
         self.contexts.get_mut(usize::from(number.context))?.as_mut()?.vi(number.vi)
     }
 

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod message_unit;
 pub mod out_post_fifo;
 pub mod pacing;
+pub mod rdma_read;
 pub mod shadow_mrt;
 pub mod transfer;
 pub mod vi;
@@ -91,6 +92,10 @@ impl Core {
     }
 }
 
+/// Levels for which RDMA read works: an answer that got lost is noticed at these only.
+pub(crate) const RDMA_READ_LEVELS: u16 =
+    ReliabilityLevel::RELIABLE_DELIVERY.0 | ReliabilityLevel::RELIABLE_RECEPTION.0;
+
 /// The registers of a card at `address`.
 #[must_use]
 pub fn registers(address: NicAddress) -> Registers {
@@ -105,6 +110,7 @@ pub fn registers(address: NicAddress) -> Registers {
         link_state: LinkState::UP.0,
         nic_address: address.0,
         reliability_levels: levels.into_iter().fold(0, |mask, level| mask | level.0),
+        rdma_read_levels: RDMA_READ_LEVELS,
         max_segments: MAX_SEGMENTS,
         max_contexts: MAX_CONTEXTS.into(),
         max_vi: MAX_VI.into(),

@@ -13,73 +13,44 @@ use crate::nic::completion::{Outcome, ViNumber};
 use crate::nic::context::Context;
 use crate::nic::memory::usize_of;
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
-use crate::nic::vi::ViState;
+use crate::nic::vi::{Vi, ViState};
 use crate::nic::{Card, Core};
-use crate::vito::connection::{Arrival, Connection, Slice};
-use crate::vito::frame::{ControlFrame, DataFrame, Delivery, Endpoint, Payload, Ranges, Target};
+use crate::vito::connection::{Arrival, Connection};
+use crate::vito::frame::{
+    ControlFrame, DataFrame, Delivery, Endpoint, Frame, Payload, Ranges, ReadRequest, Slice, Target,
+};
 
 impl Card {
-    /// The next slice that VI `number` has to send, or `None` if it has nothing (any more).
-    pub fn next_frame(&mut self, number: ViNumber) -> Option<DataFrame> {
+    /// The next frame of what VI `number` has to send, or `None` if it has nothing (any more).
+    pub fn next_frame(&mut self, number: ViNumber) -> Option<Frame> {
         loop {
             let context = self.contexts[usize::from(number.context)].as_mut()?;
-            let vi = context.vi(number.vi)?;
-            let max = vi.attributes.max_transfer_size;
-            let rights = Rights::local(number.context, vi.ptag);
-            let ViState::Connected(connection) = &vi.state else {
-                return None;
-            };
-            let iorb = vi.send.front()?;
-            let slice = connection.next_slice(iorb);
-            let to = connection.peer;
-            let error = match iorb.fault {
-                Some(fault) => fault,
-                None if iorb.length > max => DescriptorStatus::LENGTH_ERROR,
-                None => {
-                    let mut ranges = Ranges::new();
-                    match self.core.gather(rights, &iorb.segments, slice, &mut ranges) {
-                        Ok(()) => {
-                            let payload = Payload { memory: self.core.host.memory().clone(), ranges };
-                            let (total, immediate) = (iorb.length, iorb.immediate);
-                            let target = match iorb.work {
-                                Work::RdmaWrite(remote) => Target::Memory(remote),
-                                Work::Send | Work::Receive => Target::Receive,
-                            };
-                            let Slice { offset, length } = slice;
-                            return Some(DataFrame { to, target, total, offset, length, immediate, payload });
-                        }
-                        Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
-                    }
-                }
-            };
-            self.finish_send(number, Outcome::error(error), Some(ErrorCode::CONN_LOST));
+            match self.core.cut_frame(number, context.vi(number.vi)?)? {
+                Ok(frame) => return Some(frame),
+                Err(error) => self.finish_send(number, Outcome::error(error), Some(ErrorCode::CONN_LOST)),
+            }
         }
     }
 
     /// What became of the slice that [`next_frame`](Self::next_frame) gave.
     pub fn delivered(&mut self, number: ViNumber, frame: &DataFrame, delivery: Delivery) {
-        let Some(vi) =
-            self.contexts[usize::from(number.context)].as_mut().and_then(|context| context.vi(number.vi))
-        else {
-            return;
-        };
+        let Some(vi) = self.vi(number) else { return };
         let reception = vi.reliability() == ReliabilityLevel::RELIABLE_RECEPTION;
         let Some(connection) = vi.connection().filter(|connection| connection.peer == frame.to) else {
             return;
         };
         let error = match delivery {
             Delivery::Placed | Delivery::Dropped => {
-                if connection.sent(frame) {
+                if connection.moved(frame.slice) {
                     self.core.memory.count(Counter::messages_sent, 1);
-                    self.core.memory.count(Counter::bytes_sent, u64::from(frame.total));
-                    self.finish_send(number, Outcome::success(frame.total), None);
+                    self.core.memory.count(Counter::bytes_sent, u64::from(frame.slice.total));
+                    self.finish_send(number, Outcome::success(frame.slice.total), None);
                 }
                 return;
             }
             Delivery::NoDescriptor | Delivery::DescriptorFault if reception => {
                 DescriptorStatus::REMOTE_DESCRIPTOR_ERROR
             }
-            Delivery::SourceGone => DescriptorStatus::PROTECTION_ERROR,
             Delivery::NotPermitted => DescriptorStatus::RDMA_PROTECTION_ERROR,
             Delivery::NoDescriptor | Delivery::DescriptorFault | Delivery::NotConnected => {
                 DescriptorStatus::TRANSPORT_ERROR
@@ -89,7 +60,7 @@ impl Card {
     }
 
     /// Completes the first descriptor of a send queue; an error breaks a reliable connection.
-    fn finish_send(&mut self, number: ViNumber, outcome: Outcome, breaks: Option<ErrorCode>) {
+    pub(super) fn finish_send(&mut self, number: ViNumber, outcome: Outcome, breaks: Option<ErrorCode>) {
         let Some(context) = &mut self.contexts[usize::from(number.context)] else {
             return;
         };
@@ -135,14 +106,14 @@ impl Card {
     }
 
     fn try_place(&mut self, number: ViNumber, frame: &DataFrame) -> Result<Delivery, Refusal> {
-        if frame.offset == 0 {
+        if frame.slice.is_first() {
             self.give_up_incoming(number, frame.to);
         }
         let Some(connection) = self.connection(number).filter(|connection| connection.local == frame.to)
         else {
             return Ok(Delivery::NotConnected);
         };
-        match connection.arrival(frame) {
+        match connection.arrival(frame.slice) {
             Arrival::Next => {}
             Arrival::First => self.begin(number, frame)?,
             Arrival::OutOfSequence => {
@@ -162,29 +133,30 @@ impl Card {
         let may_write = vi.attributes.flags & VI_RDMA_WRITE != 0;
         let Some(connection) = vi.connection() else { return Ok(Delivery::NotConnected) };
         let Some(incoming) = connection.incoming() else { return Ok(Delivery::NotConnected) };
-        let slice = Slice { offset: frame.offset, length: frame.length };
         let mut ranges = Ranges::new();
         let found = match frame.target {
             Target::Receive => {
                 let segments = incoming.iorb.as_ref().map_or(&[][..], |iorb| &iorb.segments);
-                self.core.gather(Rights::local(number.context, ptag), segments, slice, &mut ranges)
+                self.core.gather(Rights::local(number.context, ptag), segments, frame.slice, &mut ranges)
             }
             Target::Memory(remote) if may_write => {
                 let rights = Rights { context: number.context, ptag, access: ACCESS_RDMA_WRITE };
-                self.core.find_remote(rights, remote, frame, &mut ranges)
+                self.core.find_remote(rights, remote, frame.slice, &mut ranges)
             }
             Target::Memory(_) => Err(ProtectionFault),
         };
-        if found.and_then(|()| scatter(frame, self.core.host.memory(), &ranges)).is_err() {
+        let watched = frame.target != Target::Receive && frame.slice.is_last();
+        let memory = self.core.host.memory();
+        if found.and_then(|()| scatter(&frame.payload, memory, &ranges, watched)).is_err() {
             return Err(refuse_memory(connection.take_incoming(), frame));
         }
-        if let Some(incoming) = connection.received(frame) {
+        if let Some(incoming) = connection.received(frame.slice) {
             self.core.memory.count(Counter::messages_received, 1);
-            self.core.memory.count(Counter::bytes_received, u64::from(frame.total));
+            self.core.memory.count(Counter::bytes_received, u64::from(frame.slice.total));
             if let Some(iorb) = incoming.iorb {
                 let by_rdma_write = frame.target != Target::Receive;
                 // The bytes of an RDMA write are not in the receive descriptor's segments.
-                let length = if by_rdma_write { 0 } else { frame.total };
+                let length = if by_rdma_write { 0 } else { frame.slice.total };
                 let outcome =
                     Outcome { immediate: frame.immediate, by_rdma_write, ..Outcome::success(length) };
                 self.core.complete(context, number, &iorb, outcome);
@@ -212,7 +184,7 @@ impl Card {
         let is_send = frame.target == Target::Receive;
         if !is_send && frame.immediate.is_none() {
             if let Some(connection) = self.connection(number) {
-                connection.begin(None, frame.total);
+                connection.begin(None, frame.slice.total);
             }
             return Ok(());
         }
@@ -228,10 +200,10 @@ impl Card {
         };
         let error = match iorb.fault {
             Some(fault) => fault,
-            None if is_send && iorb.length < frame.total => DescriptorStatus::LENGTH_ERROR,
+            None if is_send && iorb.length < frame.slice.total => DescriptorStatus::LENGTH_ERROR,
             None => {
                 if let Some(connection) = self.connection(number) {
-                    connection.begin(Some(iorb), frame.total);
+                    connection.begin(Some(iorb), frame.slice.total);
                 }
                 return Ok(());
             }
@@ -240,7 +212,7 @@ impl Card {
         Err(Refusal { delivery: Delivery::DescriptorFault, receive: Some((iorb, error)), code })
     }
 
-    fn connection(&mut self, number: ViNumber) -> Option<&mut Connection> {
+    pub(super) fn connection(&mut self, number: ViNumber) -> Option<&mut Connection> {
         self.contexts.get_mut(usize::from(number.context))?.as_mut()?.vi(number.vi)?.connection()
     }
 
@@ -323,25 +295,64 @@ impl Core {
         }
     }
 
-    /// Finds where a slice of an RDMA write goes. The first slice asks for the whole range, so that nothing is written if not
-    /// all of it may be.
-    fn find_remote(
+    /// Cuts the next frame of what `vi` has to send. `None`: nothing. An error is that of the descriptor it is about.
+    fn cut_frame(&mut self, number: ViNumber, vi: &Vi) -> Option<Result<Frame, DescriptorStatus>> {
+        let ViState::Connected(connection) = &vi.state else {
+            return None;
+        };
+        let iorb = vi.send.front()?;
+        if let Some(fault) = iorb.fault {
+            return Some(Err(fault));
+        }
+        if iorb.length > vi.attributes.max_transfer_size {
+            return Some(Err(DescriptorStatus::LENGTH_ERROR));
+        }
+        let rights = Rights::local(number.context, vi.ptag);
+        let (to, slice) = (connection.peer, connection.next_slice(iorb));
+        let target = match iorb.work {
+            Work::RdmaRead(source) => {
+                return Some(self.cut_read_request(rights, vi, iorb, ReadRequest { to, source, slice }));
+            }
+            Work::RdmaWrite(remote) => Target::Memory(remote),
+            Work::Send | Work::Receive => Target::Receive,
+        };
+        let mut ranges = Ranges::new();
+        let payload = self
+            .gather(rights, &iorb.segments, slice, &mut ranges)
+            .and_then(|()| self.payload(ranges))
+            .map_err(|ProtectionFault| DescriptorStatus::PROTECTION_ERROR);
+        let immediate = iorb.immediate;
+        Some(payload.map(|payload| Frame::Data(DataFrame { to, target, slice, immediate, payload })))
+    }
+
+    /// Bytes for the peer, which are in guest memory for certain.
+    pub(super) fn payload(&self, ranges: Ranges) -> Result<Payload, ProtectionFault> {
+        let memory = self.host.memory();
+        if !ranges.iter().all(|range| memory.holds(*range)) {
+            return Err(ProtectionFault);
+        }
+        Ok(Payload { memory: memory.clone(), ranges })
+    }
+
+    /// Finds where a slice of what the peer writes or reads by RDMA is. The first slice asks for the whole range, so that
+    /// nothing moves if not all of it may.
+    pub(super) fn find_remote(
         &mut self,
         rights: Rights,
         remote: RemoteAddress,
-        frame: &DataFrame,
+        slice: Slice,
         ranges: &mut Ranges,
     ) -> Result<(), ProtectionFault> {
-        if frame.offset == 0 && !frame.is_last() {
+        if slice.is_first() && !slice.is_last() {
             let mut whole = Ranges::new();
-            self.resolve(rights, (remote.address, remote.handle, frame.total), &mut whole)?;
+            self.resolve(rights, (remote.address, remote.handle, slice.total), &mut whole)?;
         }
-        let address = remote.address.checked_add(u64::from(frame.offset)).ok_or(ProtectionFault)?;
-        self.resolve(rights, (address, remote.handle, frame.length), ranges)
+        let address = remote.address.checked_add(u64::from(slice.offset)).ok_or(ProtectionFault)?;
+        self.resolve(rights, (address, remote.handle, slice.length), ranges)
     }
 
     /// Finds where the bytes of a slice of `segments` are.
-    fn gather(
+    pub(super) fn gather(
         &mut self,
         rights: Rights,
         segments: &[Segment],
@@ -369,23 +380,27 @@ impl Core {
     }
 }
 
-/// Copies the payload of `frame` into `target`, in ascending order, the last bytes of an RDMA write last, so that a program which
-/// watches them sees all others.
-fn scatter(frame: &DataFrame, memory: &GuestMemory, target: &[Range]) -> Result<(), ProtectionFault> {
-    let watched = frame.target != Target::Receive && frame.is_last();
-    let mut left = usize_of(frame.length);
+/// Copies `payload` into `target`, in ascending order. Where it is `watched`, the last bytes come last, so that a program
+/// which looks at them sees all others.
+pub(super) fn scatter(
+    payload: &Payload,
+    memory: &GuestMemory,
+    target: &[Range],
+    watched: bool,
+) -> Result<(), ProtectionFault> {
+    let mut left: usize = payload.ranges.iter().map(|range| range.length).sum();
     let mut target = target.iter().copied();
     let mut to = Range { address: 0, length: 0 };
-    for range in &frame.payload.ranges {
+    for range in &payload.ranges {
         let mut from = *range;
         while from.length > 0 {
             if to.length == 0 {
                 to = target.next().ok_or(ProtectionFault)?;
             }
             let length = from.length.min(to.length);
-            left = left.checked_sub(length).ok_or(ProtectionFault)?;
+            left -= length;
             let copy = if watched && left == 0 { copy_last_bytes_last } else { copy };
-            copy(&frame.payload.memory, Range { length, ..from }, memory, Range { length, ..to })
+            copy(&payload.memory, Range { length, ..from }, memory, Range { length, ..to })
                 .map_err(|NotMemory { .. }| ProtectionFault)?;
             for range in [&mut from, &mut to] {
                 range.address += length as u64;

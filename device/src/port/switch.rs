@@ -4,7 +4,7 @@
 use crate::nic::Card;
 use crate::nic::completion::ViNumber;
 use crate::nic::transfer::turn_budget;
-use crate::vito::frame::{ConnectOutcome, ControlFrame, Delivery, NicAddress};
+use crate::vito::frame::{ConnectOutcome, ControlFrame, Delivery, Frame, NicAddress, ReadResponse};
 
 /// What a message costs of a VI's budget besides its bytes, so that small ones take turns too.
 const MESSAGE_COST: usize = 4096;
@@ -151,21 +151,34 @@ impl Switch {
     fn transmit(&mut self, port: usize, number: ViNumber) {
         let mut budget = turn_budget();
         while let Some(frame) = self.running(port).and_then(|card| card.next_frame(number)) {
-            let delivery = match self.locate(frame.to.nic).map(|to| &mut self.ports[to].occupant) {
-                Some(Occupant::Running(card)) => card.place(&frame),
+            let peer = match self.locate(frame.to().nic).map(|to| &mut self.ports[to].occupant) {
+                Some(Occupant::Running(card)) => Some(card),
                 Some(Occupant::Paused(_)) => {
                     self.ports[port].held.push(number);
                     return;
                 }
-                Some(Occupant::Empty) | None => Delivery::NotConnected,
+                Some(Occupant::Empty) | None => None,
             };
-            let Some(card) = self.running(port) else {
-                return;
-            };
-            card.delivered(number, &frame, delivery);
-            budget = budget.saturating_sub(MESSAGE_COST + frame.length as usize);
+            let moved = frame.slice().length as usize;
+            match frame {
+                Frame::Data(frame) => {
+                    let delivery = peer.map_or(Delivery::NotConnected, |card| card.place(&frame));
+                    if let Some(card) = self.running(port) {
+                        card.delivered(number, &frame, delivery);
+                    }
+                }
+                Frame::ReadRequest(request) => {
+                    let response = peer.map_or(ReadResponse::NotConnected, |card| card.serve_read(&request));
+                    if let Some(card) = self.running(port) {
+                        card.take_read(number, &request, response);
+                    }
+                }
+            }
+            budget = budget.saturating_sub(MESSAGE_COST + moved);
             if budget == 0 {
-                card.make_ready(number);
+                if let Some(card) = self.running(port) {
+                    card.make_ready(number);
+                }
                 return;
             }
         }

@@ -1,7 +1,7 @@
 //! A connection's state at one end: how far the message that leaves is, and the one that comes.
 
 use crate::iorb::Iorb;
-use crate::vito::frame::{DataFrame, Endpoint};
+use crate::vito::frame::{Endpoint, Slice};
 
 /// Bytes of a slice: what one VI may move before another gets its turn.
 pub const SLICE: u32 = 128 << 10;
@@ -13,8 +13,8 @@ pub struct Connection {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
-    /// Bytes of the send queue's first message that have gone.
-    sent: u32,
+    /// Bytes of the send queue's first message that have gone, or have been read.
+    moved: u32,
     /// The message that is coming in.
     incoming: Option<Incoming>,
 }
@@ -28,15 +28,6 @@ pub struct Incoming {
     pub total: u32,
     /// Bytes that have come.
     pub received: u32,
-}
-
-/// A slice to cut from a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// Bytes before it.
-    pub offset: u32,
-    /// Its bytes.
-    pub length: u32,
 }
 
 /// What a data frame is for the receiving end.
@@ -54,37 +45,34 @@ impl Connection {
     /// A fresh connection.
     #[must_use]
     pub fn new(local: Endpoint, peer: Endpoint) -> Self {
-        Self { local, peer, sent: 0, incoming: None }
+        Self { local, peer, moved: 0, incoming: None }
     }
 
     /// The next slice of the message `iorb`, the first of the send queue.
     #[must_use]
     pub fn next_slice(&self, iorb: &Iorb) -> Slice {
-        Slice { offset: self.sent, length: iorb.length.saturating_sub(self.sent).min(SLICE) }
+        let length = iorb.length.saturating_sub(self.moved).min(SLICE);
+        Slice { total: iorb.length, offset: self.moved, length }
     }
 
-    /// The slice has been placed. `true`: it was the message's last.
-    pub fn sent(&mut self, frame: &DataFrame) -> bool {
-        if frame.is_last() {
-            self.sent = 0;
-            return true;
-        }
-        self.sent = frame.offset + frame.length;
-        false
+    /// The slice of that message is where it belongs. `true`: it was the last.
+    pub fn moved(&mut self, slice: Slice) -> bool {
+        self.moved = slice.offset + slice.length;
+        slice.is_last()
     }
 
-    /// The message that is going out is over, whole or not: the next one starts at its beginning.
+    /// That message is over, whole or not: the next one starts at its beginning.
     pub fn next_message(&mut self) {
-        self.sent = 0;
+        self.moved = 0;
     }
 
-    /// Where a data frame stands in the sequence.
+    /// Where the slice of a data frame stands in the sequence.
     #[must_use]
-    pub fn arrival(&self, frame: &DataFrame) -> Arrival {
-        let fits = frame.offset.checked_add(frame.length).is_some_and(|end| end <= frame.total);
+    pub fn arrival(&self, slice: Slice) -> Arrival {
+        let fits = slice.offset.checked_add(slice.length).is_some_and(|end| end <= slice.total);
         match &self.incoming {
-            None if frame.offset == 0 && fits => Arrival::First,
-            Some(incoming) if incoming.received == frame.offset && incoming.total == frame.total && fits => {
+            None if slice.is_first() && fits => Arrival::First,
+            Some(incoming) if incoming.received == slice.offset && incoming.total == slice.total && fits => {
                 Arrival::Next
             }
             _ => Arrival::OutOfSequence,
@@ -103,9 +91,9 @@ impl Connection {
     }
 
     /// A slice has been placed. The message, if it is whole.
-    pub fn received(&mut self, frame: &DataFrame) -> Option<Incoming> {
+    pub fn received(&mut self, slice: Slice) -> Option<Incoming> {
         let incoming = self.incoming.as_mut()?;
-        incoming.received += frame.length;
+        incoming.received += slice.length;
         if incoming.received < incoming.total { None } else { self.incoming.take() }
     }
 

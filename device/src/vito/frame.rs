@@ -135,19 +135,75 @@ impl ControlFrame {
     }
 }
 
-/// A slice of a message.
+/// A slice of a message: which of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Bytes of the whole message.
+    pub total: u32,
+    /// Bytes before the slice.
+    pub offset: u32,
+    /// Bytes of the slice.
+    pub length: u32,
+}
+
+impl Slice {
+    /// A message of `total` bytes, uncut.
+    #[must_use]
+    pub fn whole(total: u32) -> Self {
+        Self { total, offset: 0, length: total }
+    }
+
+    /// Whether the message begins with it.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.offset == 0
+    }
+
+    /// Whether the message ends with it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.offset.checked_add(self.length) == Some(self.total)
+    }
+}
+
+/// A frame of a VI's send queue: what the descriptor at its head asks for, slice by slice.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    /// Bytes for the peer: of a send or of an RDMA write.
+    Data(DataFrame),
+    /// A request for bytes of the peer: of an RDMA read.
+    ReadRequest(ReadRequest),
+}
+
+impl Frame {
+    /// The end it goes to.
+    #[must_use]
+    pub fn to(&self) -> Endpoint {
+        match self {
+            Self::Data(frame) => frame.to,
+            Self::ReadRequest(request) => request.to,
+        }
+    }
+
+    /// The slice it is about.
+    #[must_use]
+    pub fn slice(&self) -> Slice {
+        match self {
+            Self::Data(frame) => frame.slice,
+            Self::ReadRequest(request) => request.slice,
+        }
+    }
+}
+
+/// A slice of a message that is sent, or written by RDMA.
 #[derive(Clone, Debug)]
 pub struct DataFrame {
     /// The receiving end.
     pub to: Endpoint,
     /// Where it goes at the receiving end.
     pub target: Target,
-    /// Bytes of the whole message.
-    pub total: u32,
-    /// Bytes before this slice.
-    pub offset: u32,
-    /// Bytes of this slice.
-    pub length: u32,
+    /// Which bytes of the message.
+    pub slice: Slice,
     /// Immediate data of the message.
     pub immediate: Option<u32>,
     /// The bytes, still where the sending application has them: between cards of one process they are copied
@@ -155,12 +211,26 @@ pub struct DataFrame {
     pub payload: Payload,
 }
 
-impl DataFrame {
-    /// Whether the message ends with this slice.
-    #[must_use]
-    pub fn is_last(&self) -> bool {
-        self.offset.checked_add(self.length) == Some(self.total)
-    }
+/// "Let me have these bytes": a slice of an RDMA read. The end that answers keeps nothing between slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The end whose memory is read.
+    pub to: Endpoint,
+    /// Where the whole message lies there.
+    pub source: RemoteAddress,
+    /// Which bytes of it. The first slice asks for leave to read all of them.
+    pub slice: Slice,
+}
+
+/// The answer to a [`ReadRequest`].
+#[derive(Clone, Debug)]
+pub enum ReadResponse {
+    /// The bytes, still where the application that is read from has them.
+    Data(Payload),
+    /// The memory is not the peer's to read; the connection is broken.
+    NotPermitted,
+    /// The connection does not exist.
+    NotConnected,
 }
 
 /// Where a message goes.
@@ -199,8 +269,6 @@ pub enum Delivery {
     NotPermitted,
     /// The connection does not exist.
     NotConnected,
-    /// The sender's bytes are no longer in its memory.
-    SourceGone,
 }
 
 #[cfg(test)]

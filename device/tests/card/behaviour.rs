@@ -220,17 +220,32 @@ fn without_a_receive_descriptor_each_level_does_as_it_must() {
 }
 
 #[test]
-fn a_receive_descriptor_that_is_too_small_is_an_error_at_both_ends() {
-    let (mut fabric, a, b) = pair(ReliabilityLevel::RELIABLE_RECEPTION);
-    let source = fabric.guests[0].register(1, PTAG, 0, 100);
-    let target = fabric.guests[1].register(1, PTAG, 0, 99);
-    let receive = fabric.guests[1].descriptor(1, vec![target.segment()]);
-    let send = fabric.guests[0].descriptor(1, vec![source.segment()]);
-    fabric.post_descriptor(&b, 0, true, &receive);
-    fabric.post_descriptor(&a, 0, false, &send);
-    fabric.run();
-    assert_eq!(fabric.status(1, &receive).0, OK_RECEIVE | DescriptorStatus::LENGTH_ERROR);
-    assert_eq!(fabric.status(0, &send).0, DescriptorStatus::DONE | DescriptorStatus::REMOTE_DESCRIPTOR_ERROR);
+fn a_receive_descriptor_that_is_too_small_does_at_each_level_as_it_must() {
+    let levels = [
+        (ReliabilityLevel::UNRELIABLE, DescriptorStatus::empty()),
+        (DELIVERY, DescriptorStatus::TRANSPORT_ERROR),
+        (ReliabilityLevel::RELIABLE_RECEPTION, DescriptorStatus::REMOTE_DESCRIPTOR_ERROR),
+    ];
+    for (level, error) in levels {
+        let (mut fabric, a, b) = pair(level);
+        let source = fabric.guests[0].register(1, PTAG, 0, 100);
+        let target = fabric.guests[1].register(1, PTAG, 0, 99);
+        let receives: Vec<_> =
+            (0..2).map(|_| fabric.guests[1].descriptor(1, vec![target.segment()])).collect();
+        for receive in &receives {
+            fabric.post_descriptor(&b, 0, true, receive);
+        }
+        let send = fabric.guests[0].descriptor(1, vec![source.segment()]);
+        fabric.post_descriptor(&a, 0, false, &send);
+        fabric.run();
+        assert_eq!(fabric.status(1, &receives[0]).0, OK_RECEIVE | DescriptorStatus::LENGTH_ERROR);
+        assert_eq!(fabric.status(0, &send).0, DescriptorStatus::DONE | error, "{level:?}");
+        let flushed = fabric.status(1, &receives[1]).0.contains(DescriptorStatus::FLUSHED_ERROR);
+        assert_eq!(flushed, !error.is_empty(), "{level:?}");
+        let codes: Vec<_> =
+            std::iter::from_fn(|| b.queues.reap()).map(|(error, _)| ErrorCode(error.status)).collect();
+        assert_eq!(codes, if flushed { vec![ErrorCode::CONN_LOST] } else { vec![] }, "{level:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vianic_abi::attach::AttachRequest;
 use vianic_abi::command::{
     Answer, Cancel, Connect, ConnectBlock, CreateContext, CreateVi, MrtChunk, NetAddress, Opcode, Target,
-    VI_RDMA_WRITE, ViAttributes,
+    VI_RDMA_READ, VI_RDMA_WRITE, ViAttributes,
 };
 use vianic_abi::completion::{Completion, Consumer, Mcq, McqHeader, McqSlot, mcq_size};
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus, Segment};
@@ -219,9 +219,22 @@ impl Fabric {
         Process { port, context, queues }
     }
 
+    /// A VI that lets its peer do all that its level does.
     pub(crate) fn create_vi(&mut self, process: &Process, vi: u16, level: ReliabilityLevel, cq: u16) {
-        let attributes =
-            ViAttributes { reliability_level: level.0, flags: VI_RDMA_WRITE, max_transfer_size: 1 << 20 };
+        let reads = if level == ReliabilityLevel::UNRELIABLE { 0 } else { VI_RDMA_READ };
+        let flags = VI_RDMA_WRITE | reads;
+        assert_eq!(self.try_create_vi(process, vi, level, cq, flags), Status::SUCCESS);
+    }
+
+    pub(crate) fn try_create_vi(
+        &mut self,
+        process: &Process,
+        vi: u16,
+        level: ReliabilityLevel,
+        cq: u16,
+        flags: u16,
+    ) -> Status {
+        let attributes = ViAttributes { reliability_level: level.0, flags, max_transfer_size: 1 << 20 };
         let create = CreateVi {
             context: process.context,
             vi,
@@ -231,7 +244,7 @@ impl Fabric {
             attributes,
             ..CreateVi::default()
         };
-        assert_eq!(self.command(process.port, Opcode::CREATE_VI, create), Status::SUCCESS);
+        self.command(process.port, Opcode::CREATE_VI, create)
     }
 
     /// Connects VI `from` to VI `to`.
@@ -468,12 +481,12 @@ impl Guest {
         self.memory.write(self.mrt + u64::from(index) * MRT_ENTRY_SIZE as u64, entry).expect("in RAM");
     }
 
-    /// Lets peers write to a region by RDMA.
-    pub(crate) fn allow_rdma_write(&self, buffer: &Buffer) {
+    /// Lets peers do to a region by RDMA what `access` says, and nothing else.
+    pub(crate) fn allow(&self, buffer: &Buffer, allowed: u16) {
         let entry =
             self.mrt + u64::from(vianic_abi::mrt::handle_index(buffer.handle)) * MRT_ENTRY_SIZE as u64;
         let access = entry + std::mem::offset_of!(MrtEntry, access) as u64;
-        self.memory.write(access, &vianic_abi::mrt::ACCESS_RDMA_WRITE).expect("in RAM");
+        self.memory.write(access, &allowed).expect("in RAM");
     }
 
     /// Deregisters as the Kernel Agent does.
@@ -521,7 +534,7 @@ impl Guest {
     }
 }
 
-fn pattern(seed: u8, i: u64) -> u8 {
+pub(crate) fn pattern(seed: u8, i: u64) -> u8 {
     u8::try_from((i * 31 + i / 256 + u64::from(seed)) % 251).expect("below 251")
 }
 

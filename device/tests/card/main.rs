@@ -5,3 +5,4 @@ mod faults;
 mod harness;
 mod hostile;
 mod rdma;
+mod rdma_read;

@@ -1,9 +1,10 @@
 //! RDMA writes.
 
-use crate::harness::{Buffer, DELIVERY, Descriptor, Fabric, NONE, OK_RECEIVE, PTAG, Process, pair};
-use vianic_abi::command::{CreateVi, Opcode, ViAttributes};
+use crate::harness::{Buffer, DELIVERY, Descriptor, Fabric, NONE, OK_RECEIVE, PTAG, pair};
+use vianic_abi::command::VI_RDMA_READ;
 use vianic_abi::completion::CompletionKind;
 use vianic_abi::descriptor::{Control, DescriptorStatus, Operation, Segment};
+use vianic_abi::mrt::{ACCESS_RDMA_READ, ACCESS_RDMA_WRITE};
 use vianic_abi::status::{ErrorCode, ReliabilityLevel, Status};
 
 const WRITTEN: DescriptorStatus = DescriptorStatus::DONE.union(DescriptorStatus::OP_RDMA_WRITE);
@@ -22,7 +23,7 @@ fn write(fabric: &Fabric, source: &Buffer, target: &Buffer, immediate: Option<u3
 fn buffers(fabric: &Fabric, size: u32) -> (Buffer, Buffer) {
     let source = Buffer { length: size, ..fabric.guests[0].register(1, PTAG, 3, size.max(1)) };
     let target = Buffer { length: size, ..fabric.guests[1].register(1, PTAG, 1000, size.max(1)) };
-    fabric.guests[1].allow_rdma_write(&target);
+    fabric.guests[1].allow(&target, ACCESS_RDMA_WRITE);
     fabric.guests[0].fill(&source, 1);
     (source, target)
 }
@@ -83,16 +84,14 @@ fn immediate_data_without_a_receive_descriptor_breaks_the_connection_and_writes_
 fn fault_14_15_memory_that_is_not_the_peers_to_write() {
     type Spoil = fn(&Fabric, &mut Buffer);
     let spoil: [(&str, Spoil); 6] = [
-        ("without the enable bit", |fabric, target| {
-            *target = fabric.guests[1].register(1, PTAG, 0, target.length.max(1))
-        }),
+        ("without the enable bit", |fabric, target| fabric.guests[1].allow(target, ACCESS_RDMA_READ)),
         ("one byte too long", |_, target| target.length += 1),
         ("below the start", |_, target| target.address -= 1),
         ("never registered", |_, target| target.handle += 100),
         ("deregistered", |fabric, target| fabric.guests[1].deregister(target)),
         ("another tag", |fabric, target| {
             *target = fabric.guests[1].register(1, PTAG + 1, 0, target.length.max(1));
-            fabric.guests[1].allow_rdma_write(target);
+            fabric.guests[1].allow(target, ACCESS_RDMA_WRITE);
         }),
     ];
     for (what, spoil) in spoil {
@@ -127,7 +126,8 @@ fn fault_15_a_vi_that_does_not_allow_rdma_writes() {
         let mut fabric = Fabric::new(2);
         let (a, b) = (fabric.open(0, 1), fabric.open(1, 1));
         for process in [&a, &b] {
-            create_plain_vi(&mut fabric, process);
+            let created = fabric.try_create_vi(process, 0, DELIVERY, NONE, VI_RDMA_READ);
+            assert_eq!(created, Status::SUCCESS);
         }
         fabric.connect((&a, 0), (&b, 0));
         let (source, target) = buffers(&fabric, 10);
@@ -140,19 +140,6 @@ fn fault_15_a_vi_that_does_not_allow_rdma_writes() {
         let told = fabric.status(1, &receive).0.contains(DescriptorStatus::PROTECTION_ERROR);
         assert_eq!(told, immediate.is_some());
     }
-}
-
-fn create_plain_vi(fabric: &mut Fabric, process: &Process) {
-    let attributes = ViAttributes { reliability_level: DELIVERY.0, flags: 0, max_transfer_size: 1 << 20 };
-    let create = CreateVi {
-        context: process.context,
-        send_cq: NONE,
-        receive_cq: NONE,
-        ptag: PTAG,
-        attributes,
-        ..CreateVi::default()
-    };
-    assert_eq!(fabric.command(process.port, Opcode::CREATE_VI, create), Status::SUCCESS);
 }
 
 #[test]

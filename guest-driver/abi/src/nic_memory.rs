@@ -195,13 +195,13 @@ counters! {
     mdl_drained_validation,
     /// Handles let go because the Kernel Agent asked.
     mdl_drained_command,
-    /// Messages that left a send queue.
+    /// Messages that left a send queue, RDMA reads counted.
     messages_sent,
-    /// Bytes of them.
+    /// Bytes that went to peers, also those that peers read by RDMA.
     bytes_sent,
-    /// Messages placed in receive descriptors.
+    /// Messages placed in receive descriptors, or in memory by RDMA.
     messages_received,
-    /// Bytes of them.
+    /// Bytes that came from peers, also those read from them by RDMA.
     bytes_received,
     /// Descriptors completed without error.
     completions,

@@ -319,8 +319,11 @@ static void test_vi_attributes(int fd)
 	call.attributes.max_transfer_size = UINT32_MAX;
 	tap_is(create_vi_with(fd, call, &vi), VIANIC_STATUS_INVALID_MTU, "no VI of any size");
 	call = good;
+	call.attributes.reliability_level = VIANIC_RELIABILITY_LEVEL_UNRELIABLE;
 	call.attributes.flags = VIANIC_VI_RDMA_READ;
-	tap_is(create_vi_with(fd, call, &vi), VIANIC_STATUS_INVALID_RDMAREAD, "no RDMA read");
+	tap_is(create_vi_with(fd, call, &vi), VIANIC_STATUS_INVALID_RDMAREAD,
+	       "no RDMA read without reliability");
+	call = good;
 	call.attributes.flags = 4;
 	tap_is(create_vi_with(fd, call, &vi), VIANIC_STATUS_INVALID_PARAMETER, "no unknown flags");
 	call = good;
@@ -339,7 +342,7 @@ void test_objects(void)
 	static const uint32_t wild[] = { 77, VIANIC_MAX_VI, 0x10000, 0x80000000, UINT32_MAX };
 	struct vianic_create_vi_call call = {
 		.attributes.reliability_level = VIANIC_RELIABILITY_LEVEL_RELIABLE_RECEPTION,
-		.attributes.flags = VIANIC_VI_RDMA_WRITE,
+		.attributes.flags = VIANIC_VI_RDMA_WRITE | VIANIC_VI_RDMA_READ,
 		.receive_cq = VIANIC_NO_CQ,
 	};
 	uint32_t cq = 0, ptag = 0, vi, count = 0;

@@ -152,6 +152,51 @@ fn rdma_writes_land_in_the_peers_memory() {
 }
 
 #[test]
+fn rdma_reads_bring_the_peers_memory() {
+    let cards = Cards::start(2);
+    let nics = [Nic::open(&cards.name(0)).expect("open"), Nic::open(&cards.name(1)).expect("open")];
+    let levels = ReliabilityLevel::RELIABLE_DELIVERY.0 | ReliabilityLevel::RELIABLE_RECEPTION.0;
+    assert_eq!(nics[0].registers().expect("registers").rdma_read_levels, levels);
+    let attributes = ViAttributes { rdma_read: true, ..ATTRIBUTES };
+    let vis = nics.each_ref().map(|nic| nic.create_vi(&attributes, None, None).expect("a VI"));
+    connect(&vis[0], &nics[1], &vis[1], Some(cards.address(1)), "there");
+    let open = MemoryAttributes { rdma_read: true, ..MemoryAttributes::default() };
+    let source = RegisteredBuffer::new(&nics[1], 65536, &open).expect("registered");
+    let room = buffer(&nics[0], 65536);
+    source.write(0, &[5; 65536]);
+    let pool = DescriptorPool::new(&nics[0], 2, 3, None).expect("descriptors");
+
+    // The peer takes no part in it.
+    let mut read = pool.take().expect("a descriptor");
+    let segments = [room.segment(32768, 32768).expect("in it"), room.segment(0, 32768).expect("in it")];
+    read.fill(&Work::RdmaRead { source: source.as_remote(), segments: &segments }).expect("well-formed");
+    vis[0].post_send(read).expect("posted");
+    let read = wait(&vis[0], Queue::Send);
+    assert_eq!(read.outcome(), Ok(65536));
+    assert_eq!(read.status(), DescriptorStatus::DONE | DescriptorStatus::OP_RDMA_READ);
+    let mut got = vec![0; 65536];
+    room.read(0, &mut got);
+    assert!(got.iter().all(|byte| *byte == 5));
+    drop(read);
+
+    // Memory that was not registered for it is refused, and the peer hears of it.
+    let (sender, errors) = std::sync::mpsc::channel();
+    let handler = move |error: &vipl::AsyncError| sender.send(error.code).expect("the test listens");
+    nics[1].set_error_handler(Some(std::sync::Arc::new(handler))).expect("a handler");
+    let closed = buffer(&nics[1], 100);
+    let mut read = pool.take().expect("a descriptor");
+    let segments = [room.segment(0, 100).expect("in it")];
+    read.fill(&Work::RdmaRead { source: closed.as_remote(), segments: &segments }).expect("well-formed");
+    read.set_fence();
+    vis[0].post_send(read).expect("posted");
+    let refused = wait(&vis[0], Queue::Send);
+    assert!(refused.status().contains(DescriptorStatus::RDMA_PROTECTION_ERROR), "{:?}", refused.status());
+    let codes = [(); 2].map(|()| errors.recv_timeout(LIMIT).expect("an error"));
+    assert_eq!(codes, [vipl::ErrorCode::RDMAR_PROT, vipl::ErrorCode::CONN_LOST]);
+    assert_eq!(vis[1].query().expect("a VI").state, ViState::Error);
+}
+
+#[test]
 fn one_buffer_serves_two_cards() {
     let cards = Cards::start(2);
     let nics = [Nic::open(&cards.name(0)).expect("open"), Nic::open(&cards.name(1)).expect("open")];

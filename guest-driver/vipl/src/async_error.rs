@@ -1,7 +1,8 @@
 //! Asynchronous errors: what goes wrong and cannot be written into a descriptor.
 //!
-//! They are handed to the program's handler on a thread of their own, which is started with the first handler. Without a
-//! handler they are logged. A handler that was taken away, or whose NIC was closed, runs no more.
+//! They are handed to the program's handler on a thread of their own, which is started with the first handler, and with it one
+//! that waits for the card to report an error. Without a handler they are logged. A handler that was taken away, or whose NIC
+//! was closed, runs no more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,11 +49,21 @@ pub type ErrorHandler = dyn Fn(&AsyncError) + Send + Sync;
 
 #[derive(Default)]
 pub(crate) struct AsyncErrors {
-    waiting: Mutex<VecDeque<AsyncError>>,
+    waiting: Mutex<Waiting>,
+    /// An error waits, or none will any more.
+    arrived: Condvar,
     delivery: Mutex<Delivery>,
     /// A handler has returned.
     returned: Condvar,
-    has_thread: AtomicBool,
+    has_deliverer: AtomicBool,
+    has_watcher: AtomicBool,
+}
+
+/// Errors on their way to the handler.
+#[derive(Default)]
+struct Waiting {
+    errors: VecDeque<AsyncError>,
+    closed: bool,
 }
 
 #[derive(Default)]
@@ -65,27 +76,34 @@ struct Delivery {
 impl AsyncErrors {
     /// Reports an error: to the thread that waits for one, or in the log if there is none.
     pub(crate) fn push(&self, error: AsyncError) {
-        if !self.has_thread.load(Ordering::Acquire) {
+        if !self.has_deliverer.load(Ordering::Acquire) {
             return log_error(&error);
         }
         let mut waiting = self.waiting.lock();
-        if waiting.len() < MAX_WAITING {
-            waiting.push_back(error);
+        if waiting.errors.len() < MAX_WAITING && !waiting.closed {
+            waiting.errors.push_back(error);
+            self.arrived.notify_one();
         }
     }
 
     /// Forgets what was not delivered yet about a VI that the program has let go of.
     pub(crate) fn purge(&self, vi: Key) {
-        self.waiting.lock().retain(|error| error.vi != Some(vi));
+        self.waiting.lock().errors.retain(|error| error.vi != Some(vi));
     }
 
     pub(crate) fn close(&self) {
-        self.waiting.lock().clear();
+        *self.waiting.lock() = Waiting { errors: VecDeque::new(), closed: true };
+        self.arrived.notify_all();
         self.replace(&mut self.delivery.lock(), None);
     }
 
-    fn pop(&self) -> Option<AsyncError> {
-        self.waiting.lock().pop_front()
+    /// Sleeps until there is an error to deliver. `None`: the context is closed.
+    fn next(&self) -> Option<AsyncError> {
+        let mut waiting = self.waiting.lock();
+        while waiting.errors.is_empty() && !waiting.closed {
+            self.arrived.wait(&mut waiting);
+        }
+        waiting.errors.pop_front()
     }
 
     /// Replaces the handler. When this returns, the old one runs no more, unless it is the old one that calls.
@@ -131,31 +149,40 @@ impl Context {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        if handler.is_some() && !self.errors.has_thread.load(Ordering::Relaxed) {
-            let context = Arc::clone(self);
-            std::thread::Builder::new()
-                .name("vipl-errors".into())
-                .spawn(move || context.deliver_errors())
-                .map_err(|_| Error::OutOfResources("no thread for the error handler"))?;
-            self.errors.has_thread.store(true, Ordering::Release);
+        if handler.is_some() {
+            self.start(&self.errors.has_deliverer, "vipl-errors", |context| {
+                while let Some(error) = context.errors.next() {
+                    context.errors.deliver(&error);
+                }
+            })?;
+            self.start(&self.errors.has_watcher, "vipl-watch", |context| context.watch_for_errors())?;
         }
         self.errors.replace(&mut delivery, handler);
         Ok(())
     }
 
-    /// Hands errors to the handler until the context is closed or has failed.
-    fn deliver_errors(&self) {
-        loop {
-            let found = self.wait_for(NRA_ERRORS, None, || {
-                self.drain();
-                Ok(self.errors.pop())
-            });
-            match found {
-                Ok(Some(error)) => self.errors.deliver(&error),
-                Ok(None) => {}
-                Err(Error::Closed | Error::NicFailed) => return,
-                Err(error) => return log::error!("asynchronous errors are no longer reported: {error}"),
-            }
+    /// Starts a thread unless it `runs`; under the lock of the delivery.
+    fn start(self: &Arc<Self>, runs: &AtomicBool, name: &str, run: fn(&Self)) -> Result<()> {
+        if !runs.load(Ordering::Relaxed) {
+            let context = Arc::clone(self);
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || run(&context))
+                .map_err(|_| Error::OutOfResources("no thread for the error handler"))?;
+            runs.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Takes in what the card reports, until the context is closed or has failed.
+    fn watch_for_errors(&self) {
+        let ended = self.wait_for(NRA_ERRORS, None, || {
+            self.drain();
+            Ok(None::<()>)
+        });
+        match ended {
+            Ok(_) | Err(Error::Closed | Error::NicFailed) => {}
+            Err(error) => log::error!("asynchronous errors are no longer reported: {error}"),
         }
     }
 }

@@ -121,7 +121,7 @@ impl RawDescriptor {
         self.0.as_ptr()
     }
 
-    fn address(self) -> u64 {
+    pub(crate) fn address(self) -> u64 {
         self.0.addr().get() as u64
     }
 

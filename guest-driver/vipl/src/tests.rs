@@ -43,7 +43,7 @@ pub(crate) fn open() -> (NicId, Arc<Card>) {
     open_with(Layout::default(), Settings { spin: Duration::ZERO, strict: false })
 }
 
-fn open_with(layout: Layout, settings: Settings) -> (NicId, Arc<Card>) {
+pub(crate) fn open_with(layout: Layout, settings: Settings) -> (NicId, Arc<Card>) {
     let card = Card::new(layout);
     let nic = NicId::open_agent("card of a test", Arc::clone(&card) as _, settings).unwrap();
     (nic, card)
@@ -77,7 +77,7 @@ impl TestDescriptor {
         })
     }
 
-    fn many(count: usize) -> Vec<Self> {
+    pub(crate) fn many(count: usize) -> Vec<Self> {
         std::iter::repeat_with(|| *Self::new(1)).take(count).collect()
     }
 

@@ -4,7 +4,7 @@
 //! dequeues holds the consumer's. Neither lock is ever held while anybody sleeps, and they lie apart, so that one thread may
 //! post while another dequeues.
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use vianic_abi::MAX_DESCRIPTORS_PER_QUEUE;
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus};
 use vianic_abi::nic_memory::nra_work_queue;
 
+use crate::async_error::{AsyncError, ErrorCode};
 use crate::context::Context;
 use crate::descriptor::{Queue, RawDescriptor, failed};
 use crate::error::{Error, Result};
@@ -73,6 +74,8 @@ struct ProducerEnd {
     link: Mutex<Option<Link>>,
     /// Descriptors linked so far; written under the lock.
     tail: AtomicU32,
+    /// Whether the last post found the queue full; under the lock.
+    overrun: AtomicBool,
 }
 
 #[derive(Default)]
@@ -94,6 +97,7 @@ impl WorkQueue {
         let mut producer = self.producer.0.link.lock();
         let mut consumer = self.consumer.0.link.lock();
         self.producer.0.tail.store(0, Ordering::Relaxed);
+        self.producer.0.overrun.store(false, Ordering::Relaxed);
         self.consumer.0.head.store(0, Ordering::Relaxed);
         *producer = Some(link.clone());
         *consumer = Some(link.clone());
@@ -135,8 +139,10 @@ impl WorkQueue {
         let context = &link.context;
         let tail = self.producer.0.tail.load(Ordering::Relaxed);
         if tail.wrapping_sub(self.head(Ordering::Acquire)) >= context.max_descriptors() {
+            self.report_overrun(link, descriptor);
             return Err(Error::OutOfResources("the work queue is full"));
         }
+        self.producer.0.overrun.store(false, Ordering::Relaxed);
         let token = descriptor.prepare(link.vi, link.queue, handle, context.max_segments())?;
         if link.has_cq {
             context.make_room_in_mcq();
@@ -145,6 +151,18 @@ impl WorkQueue {
         self.entry(tail).store(descriptor.as_ptr(), Ordering::Relaxed);
         self.producer.0.tail.store(tail.wrapping_add(1), Ordering::Release);
         context.post(&token).inspect_err(|_| self.unlink(tail))
+    }
+
+    /// The queue has no room for `descriptor`. Said once until a post finds room, as programs try again and again.
+    #[cold]
+    fn report_overrun(&self, link: &Link, descriptor: RawDescriptor) {
+        if !self.producer.0.overrun.swap(true, Ordering::Relaxed) {
+            link.context.errors.push(AsyncError {
+                code: ErrorCode::VI_OVERRUN,
+                vi: Some(link.key),
+                descriptor: descriptor.address(),
+            });
+        }
     }
 
     /// Takes back the descriptor linked last, which was not posted; under the producer's lock.

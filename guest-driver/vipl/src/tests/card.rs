@@ -339,6 +339,7 @@ impl Agent for Card {
             magic: REGISTERS_MAGIC,
             nic_address: [2, 0, 0, 0, 0, 1],
             reliability_levels: 7,
+            rdma_read_levels: 6,
             max_segments: MAX_SEGMENTS,
             max_vi: MAX_VI.into(),
             max_cq: MAX_CQ.into(),

@@ -156,7 +156,9 @@ fn attributes_are_checked() {
     }
     let wrong = ViAttributes { max_transfer_size: 2 << 20, ..ATTRIBUTES };
     assert!(matches!(create(wrong), Err(Error::InvalidTransferSize)));
-    let wrong = ViAttributes { rdma_read: true, ..ATTRIBUTES };
+    let reader = ViAttributes { rdma_read: true, ..ATTRIBUTES };
+    assert_eq!(create(reader).unwrap().query().unwrap().attributes, reader);
+    let wrong = ViAttributes { reliability: ReliabilityLevel::UNRELIABLE, ..reader };
     assert!(matches!(create(wrong), Err(Error::InvalidRdmaRead)));
     let (other, _other_card) = open();
     let tag = crate::TagId::create(&other.context().unwrap()).unwrap();

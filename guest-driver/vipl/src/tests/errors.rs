@@ -9,7 +9,7 @@ use crate::async_error::AsyncError;
 use crate::vi::ViState;
 
 /// A handler that passes everything on.
-fn listen(nic: NicId) -> mpsc::Receiver<AsyncError> {
+pub(super) fn listen(nic: NicId) -> mpsc::Receiver<AsyncError> {
     let (sender, receiver) = mpsc::channel();
     let handler = move |error: &AsyncError| sender.send(*error).unwrap();
     nic.context().unwrap().set_error_handler(Some(Arc::new(handler))).unwrap();

@@ -1,5 +1,7 @@
 //! The interface for Rust: owned objects and descriptors.
 
+use vianic_abi::token::InlineBody;
+
 use super::*;
 use crate::descriptor_pool::{DescriptorPool, Work};
 use crate::error::Error;
@@ -98,8 +100,33 @@ fn registered_memory_is_known_by_start_and_handle() {
     id.deregister_memory(address, first).unwrap();
     assert!(matches!(id.deregister_memory(address, first), Err(Error::InvalidParameter(_))));
     assert_eq!(card.objects().2, 1);
+    let readable = MemoryAttributes { rdma_read: true, ..attributes };
     // SAFETY: as above.
-    let wrong =
-        unsafe { id.register_memory(address, 1, &MemoryAttributes { rdma_read: true, ..attributes }) };
-    assert!(matches!(wrong, Err(Error::InvalidRdmaRead)));
+    let third = unsafe { id.register_memory(address, 1, &readable) }.unwrap();
+    assert_eq!(id.query_memory(address, third).unwrap(), readable);
+}
+
+#[test]
+fn an_rdma_read_says_where_from_and_where_to() {
+    let (nic, card) = open_owned();
+    let buffer = RegisteredBuffer::new(&nic, 1000, &MemoryAttributes::default()).unwrap();
+    let pool = DescriptorPool::new(&nic, 1, 2, None).unwrap();
+    let vi = nic.create_vi(&ATTRIBUTES, None, None).unwrap();
+    card.answer_connect(Ok(()));
+    connect(vi.id()).unwrap();
+    let mut descriptor = pool.take().unwrap();
+    let room = buffer.segment(10, 64).unwrap();
+    let source = RemoteMemory { address: 0x7000, handle: 0x30_0001 };
+    descriptor.fill(&Work::RdmaRead { source, segments: &[room] }).unwrap();
+    descriptor.set_fence();
+    vi.post_send(descriptor).unwrap();
+    card.complete(vi.object().unwrap().number, Queue::Send, DONE | DescriptorStatus::OP_RDMA_READ);
+    let token = card.accepted()[0];
+    let body: InlineBody = token.body();
+    assert_eq!((body.control, body.segment_count, body.length), (2 | 8, 2, 64));
+    let remote = Segment { address: source.address, handle: source.handle, length: 0 };
+    assert_eq!(inline_segments(&token), [remote, room.0]);
+    let Poll::Done(descriptor) = vi.done(Queue::Send).unwrap() else { panic!() };
+    assert_eq!(descriptor.outcome(), Ok(64));
+    assert!(descriptor.status().contains(DescriptorStatus::OP_RDMA_READ));
 }

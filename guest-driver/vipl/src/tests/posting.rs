@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vianic_abi::token::{TOKEN_RECEIVE, TokenKind};
 
 use super::*;
+use crate::async_error::ErrorCode;
 use crate::error::Error;
 use crate::tests::card::inline_segments;
+use crate::tests::errors::listen;
 
 #[test]
 fn descriptors_come_back_in_the_order_of_posting() {
@@ -95,22 +97,37 @@ fn malformed_descriptors_are_not_linked_and_say_why() {
 }
 
 #[test]
-fn a_full_work_queue_takes_no_more_until_one_is_dequeued() {
+fn a_full_work_queue_takes_no_more_until_one_is_dequeued_and_says_so_once() {
     let (nic, card) = open_with(
         Layout { token_table_log2: 12, ..Layout::default() },
         Settings { spin: Duration::ZERO, strict: false },
     );
     let (vi, number) = connected(nic, &card, None, None);
-    let mut descriptors = TestDescriptor::many(1025);
+    let errors = listen(nic);
+    let mut descriptors = TestDescriptor::many(1026);
     let (last, rest) = descriptors.split_last_mut().unwrap();
+    let (surplus, rest) = rest.split_last_mut().unwrap();
     for descriptor in rest {
         post(vi, Queue::Receive, descriptor).unwrap();
     }
-    assert!(matches!(post(vi, Queue::Receive, last), Err(Error::OutOfResources(_))));
+    assert!(matches!(post(vi, Queue::Receive, surplus), Err(Error::OutOfResources(_))));
+    // The card sleeps, so that the report does not come from there.
+    let error = errors.recv_timeout(LIMIT.unwrap()).expect("an error");
+    assert_eq!((error.code, error.vi()), (ErrorCode::VI_OVERRUN, Some(vi)));
+    assert_eq!(error.descriptor, surplus.pointer().addr() as u64);
+    assert_eq!(vi.query().unwrap().state, crate::ViState::Connected, "nothing is lost");
     card.complete(number, Queue::Receive, DONE);
-    assert!(matches!(post(vi, Queue::Receive, last), Err(Error::OutOfResources(_))), "not dequeued yet");
+    assert!(matches!(post(vi, Queue::Receive, surplus), Err(Error::OutOfResources(_))), "not dequeued yet");
     take(vi, Queue::Receive);
-    post(vi, Queue::Receive, last).unwrap();
+    post(vi, Queue::Receive, surplus).unwrap();
+    assert!(matches!(post(vi, Queue::Receive, last), Err(Error::OutOfResources(_))), "full again");
+    let error = errors.recv_timeout(LIMIT.unwrap()).expect("an error");
+    assert_eq!(
+        error.descriptor,
+        last.pointer().addr() as u64,
+        "one report each time the queue has filled up"
+    );
+    assert!(errors.try_recv().is_err());
     nic.close().unwrap();
 }
 

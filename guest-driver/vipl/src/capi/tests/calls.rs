@@ -50,7 +50,7 @@ fn the_nic_says_what_it_is() {
     assert_eq!((attributes.nic_address_len, address), (6, &[2, 0, 0, 0, 0, 1][..]));
     assert_eq!((attributes.thread_safe, attributes.max_discriminator_len), (1, 28));
     assert_eq!((attributes.max_register_bytes, attributes.max_descriptors_per_queue), (0x7fff_ffff, 1024));
-    assert_eq!((attributes.reliability_level_support, attributes.rdma_read_support), (7, 0));
+    assert_eq!((attributes.reliability_level_support, attributes.rdma_read_support), (7, 6));
     open.close().unwrap();
 }
 
@@ -293,6 +293,35 @@ fn a_handler_in_c_gets_handles_and_codes() {
         assert_eq!((error.error_code.cast_unsigned(), error.resource_code), (code.0, resource));
         assert_eq!((error.descriptor.addr(), error.op_code), (0x40, 0));
     }
+    open.close().unwrap();
+}
+
+#[test]
+fn one_descriptor_too_many_is_refused_and_reported() {
+    let (open, card) = tests::open_with(
+        tests::card::Layout { token_table_log2: 12, ..Default::default() },
+        crate::settings::Settings { spin: std::time::Duration::ZERO, strict: false },
+    );
+    let (connected, _) = tests::connected(open, &card, None, None);
+    let (nic_handle, vi_handle) = (Handle::new(open.0.value()), Handle::new(connected.0.value()));
+    let (sender, errors) = mpsc::channel::<VipErrorDescriptor>();
+    let context = (&raw const sender).cast_mut().cast();
+    // SAFETY: the sender stays until the NIC is closed.
+    let answer = unsafe { error_callback::VipErrorCallback(nic_handle, context, Some(pass_on)) };
+    assert_eq!(answer, VipReturn::SUCCESS);
+    let mut descriptors = TestDescriptor::many(1025);
+    let answers = descriptors.iter_mut().map(|descriptor| {
+        // SAFETY: a descriptor that stays until the NIC is closed.
+        unsafe { transfer::VipPostSend(vi_handle, descriptor.pointer(), 1) }
+    });
+    let answers: Vec<_> = answers.collect();
+    let (last, rest) = answers.split_last().unwrap();
+    assert!(rest.iter().all(|answer| *answer == VipReturn::SUCCESS));
+    assert_eq!(*last, VipReturn::ERROR_RESOURCE);
+    let error = errors.recv_timeout(LIMIT.unwrap()).unwrap();
+    assert_eq!((error.error_code, error.resource_code), (3, VipResourceCode::VI));
+    assert_eq!(error.vi_handle.value(), vi_handle.value());
+    assert_eq!(error.descriptor, descriptors[1024].pointer().cast());
     open.close().unwrap();
 }
 

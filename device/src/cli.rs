@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use log::LevelFilter;
 use thiserror::Error;
+use vianic_device::port::faults::Plan;
 use vianic_device::vito::frame::NicAddress;
 
 /// The address of the first card that is given none; the next one's is one higher.
@@ -30,9 +31,18 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<NicAddress>,
 
-    /// A socket that answers the line `stats` with the cards' counters as JSON.
+    /// A control socket: it answers the line `stats` with the cards' counters as JSON, and the line `faults` with the faults of
+    /// their links, which `faults PLAN` and `faults off` change.
     #[arg(long, value_name = "PATH")]
     pub(crate) stats_path: Option<PathBuf>,
+
+    /// Have the cards' links lose, corrupt and break off messages, by a schedule that the same seed gives again.
+    ///
+    /// PLAN: seed=NUMBER,drop=RATE,corrupt=RATE,break=RATE, any of them. A RATE is a probability from 0 to 1 for each message, or
+    /// next:NUMBER for so many messages. A message that is dropped never arrives, one that is corrupted fails its check, one that breaks
+    /// off arrives without its second half. Reliable connections end with it, unreliable ones go on.
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) faults: Option<Plan>,
 
     /// Print what this program is, as vhost-user back-end programs do, and end.
     #[arg(long)]

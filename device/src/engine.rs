@@ -24,6 +24,7 @@ use crate::guest_memory::GuestMemory;
 use crate::nic::memory::NicMemory;
 use crate::nic::pacing::Poll;
 use crate::nic::{Card, registers};
+use crate::port::faults::{Counts, Plan};
 use crate::port::switch::Switch;
 use crate::rate_limit::info_limited;
 use crate::vito::frame::NicAddress;
@@ -85,6 +86,8 @@ enum Request {
     Reset(NicId, Sender<()>),
     UpdateMemory(NicId, GuestMemory, Sender<()>),
     EventBuffers(NicId),
+    Faults(Sender<Vec<Option<(Plan, Counts)>>>),
+    SetFaults(NicId, Option<Plan>, Sender<()>),
     Stop,
 }
 
@@ -193,6 +196,17 @@ impl EngineHandle {
     /// The guest's memory is mapped anew. When this returns, the old mapping is no longer used.
     pub fn update_memory(&self, nic: NicId, memory: GuestMemory) {
         let _ = self.ask(|reply| Request::UpdateMemory(nic, memory, reply));
+    }
+
+    /// The faults of the cards' links, card by card: what is still to come of the plan, and what was done.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Option<(Plan, Counts)>> {
+        self.ask(Request::Faults).unwrap_or_default()
+    }
+
+    /// Gives a card's link a plan of faults from its beginning, or makes it sound. It holds from when this returns.
+    pub fn set_faults(&self, nic: NicId, plan: Option<Plan>) {
+        let _ = self.ask(|reply| Request::SetFaults(nic, plan, reply));
     }
 
     /// The guest offered buffers for events.
@@ -376,6 +390,14 @@ impl Runner {
                 let _ = reply.send(());
             }
             Request::EventBuffers(nic) => self.deliver_events(nic),
+            Request::Faults(reply) => {
+                let faults = |nic| self.switch.faults(nic).map(|faults| (faults.plan(), faults.counts()));
+                let _ = reply.send((0..self.switch.len()).map(faults).collect());
+            }
+            Request::SetFaults(nic, plan, reply) => {
+                self.switch.set_faults(nic, plan);
+                let _ = reply.send(());
+            }
             Request::Stop => self.stop = true,
         }
     }

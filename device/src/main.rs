@@ -87,13 +87,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 
     let configs = nics.iter().map(|nic| NicConfig { address: nic.address, memory: nic.memory.clone() });
     let engine = Engine::start(configs.collect()).context("cannot start the engine")?;
+    if let Some(plan) = cli.faults {
+        log::warn!("the links have faults: {plan}");
+        (0..nics.len()).for_each(|number| engine.handle().set_faults(number, Some(plan)));
+    }
     let mut servers = Vec::new();
     for (number, socket) in sockets.into_iter().enumerate() {
         let card = Arc::new(EngineCard { engine: engine.handle(), nic: number });
         let server = Server::start(socket, card, nics[number].memory.clone());
         servers.push(server.context("cannot serve a card's socket")?);
     }
-    let monitor = stats_socket.map(|socket| monitor::Server::start(socket, nics)).transpose();
+    let desk = monitor::Desk { nics, engine: engine.handle() };
+    let monitor = stats_socket.map(|socket| monitor::Server::start(socket, desk)).transpose();
     let monitor = monitor.context("cannot serve the control socket")?;
 
     wait_for_end(&mut signals);

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -228,6 +228,27 @@ fn a_signal_ends_the_process_in_order() {
         assert!(device.wait().success());
         assert_eq!(fs::read_dir(device.directory.path()).expect("directory").count(), 0, "sockets removed");
     }
+}
+
+#[test]
+fn faults_are_planned_at_the_start_and_changed_over_the_control_socket() {
+    let plan = "seed=3,drop=0.25";
+    let device = Device::start_with(2, &["--stats-path", "stats.sock", "--faults", plan]);
+    let socket = UnixStream::connect(device.directory.path().join("stats.sock")).expect("connect");
+    let mut socket = BufReader::new(socket);
+    let mut ask = |line: &str| -> serde_json::Value {
+        socket.get_mut().write_all(line.as_bytes()).expect("write");
+        let mut answer = String::new();
+        socket.read_line(&mut answer).expect("read");
+        serde_json::from_str(&answer).expect("JSON")
+    };
+    let faults = ask("faults\n");
+    for nic in 0..2 {
+        assert_eq!(faults["nics"][nic]["faults"]["plan"], "seed=3,drop=0.25,corrupt=0,break=0");
+    }
+    let faults = ask("faults 02:56:49:41:00:02 off\n");
+    assert!(faults["nics"][0]["faults"].is_object());
+    assert!(faults["nics"][1]["faults"].is_null());
 }
 
 #[test]

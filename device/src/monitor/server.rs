@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Desk;
 use super::client::Client;
-use super::stats::{self, Nic};
 use crate::one_shot::OneShot;
 use crate::rate_limit::warn_limited;
 use crate::socket::SocketFile;
@@ -27,14 +27,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers at the socket about `nics`.
+    /// Answers at the socket from `desk`.
     ///
     /// # Errors
     /// If the system is out of descriptors or threads.
-    pub fn start((file, listener): (SocketFile, UnixListener), nics: Vec<Nic>) -> io::Result<Self> {
+    pub fn start((file, listener): (SocketFile, UnixListener), desk: Desk) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let stop = OneShot::new()?;
-        let monitor = Monitor { listener, stop: stop.clone(), nics };
+        let monitor = Monitor { listener, stop: stop.clone(), desk };
         let thread = thread::Builder::new().name("monitor".to_owned()).spawn(move || {
             monitor.run();
             drop(file);
@@ -54,7 +54,7 @@ impl Server {
 struct Monitor {
     listener: UnixListener,
     stop: OneShot,
-    nics: Vec<Nic>,
+    desk: Desk,
 }
 
 impl Monitor {
@@ -99,7 +99,7 @@ impl Monitor {
     }
 
     fn answer(&self, line: &[u8]) -> Vec<u8> {
-        let mut answer = stats::answer(line, &self.nics).to_string().into_bytes();
+        let mut answer = self.desk.answer(line).to_string().into_bytes();
         answer.push(b'\n');
         answer
     }
@@ -108,6 +108,7 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
@@ -115,7 +116,11 @@ mod tests {
     fn server() -> (Server, PathBuf, tempfile::TempDir) {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("stats.sock");
-        let server = Server::start(SocketFile::bind(&path).expect("bind"), Vec::new()).expect("start");
+        // An engine without cards, which has ended: nothing is asked of it.
+        let engine = Engine::start(Vec::new()).expect("an engine");
+        let desk = Desk { nics: Vec::new(), engine: engine.handle() };
+        engine.stop();
+        let server = Server::start(SocketFile::bind(&path).expect("bind"), desk).expect("start");
         (server, path, directory)
     }
 

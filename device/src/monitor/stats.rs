@@ -1,4 +1,4 @@
-//! What the control socket answers.
+//! The cards' counters.
 
 use std::sync::Arc;
 
@@ -18,14 +18,9 @@ pub struct Nic {
     pub memory: Arc<NicMemory>,
 }
 
-/// The answer to a line.
-pub(super) fn answer(line: &[u8], nics: &[Nic]) -> Value {
-    match line.trim_ascii() {
-        b"stats" => json!({ "nics": nics.iter().map(stats).collect::<Vec<_>>() }),
-        other => {
-            json!({ "error": format!("unknown command {:?}; known: stats", String::from_utf8_lossy(other)) })
-        }
-    }
+/// All counters of all cards.
+pub(super) fn report(nics: &[Nic]) -> Value {
+    json!({ "nics": nics.iter().map(stats).collect::<Vec<_>>() })
 }
 
 fn stats(nic: &Nic) -> Value {
@@ -47,17 +42,11 @@ mod tests {
         let memory = Arc::new(NicMemory::new().expect("NIC memory"));
         memory.count(Counter::doorbells, 3);
         let nics = [Nic { address: NicAddress([2, 0x56, 0x49, 0x41, 0, 1]), memory }];
-        let stats = answer(b"stats\r", &nics);
+        let stats = report(&nics);
         let nic = &stats["nics"][0];
         assert_eq!(nic["address"], "02:56:49:41:00:01");
         assert_eq!(nic["counters"]["doorbells"], 3);
         assert_eq!(nic["counters"]["connections"], 0);
         assert_eq!(nic["counters"].as_object().expect("object").len(), Counters::NAMES.len());
-    }
-
-    #[test]
-    fn what_is_not_known_is_an_error() {
-        let error = answer(b"\xff\"reboot", &[])["error"].clone();
-        assert!(error.as_str().expect("text").contains("known: stats"), "{error}");
     }
 }

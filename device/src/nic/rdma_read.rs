@@ -67,6 +67,14 @@ impl Card {
         }
     }
 
+    /// The link lost what was to answer `request`, or a part of it.
+    pub fn answer_lost(&mut self, request: &ReadRequest) {
+        let number = ViNumber { context: request.to.context, vi: request.to.vi };
+        if self.connection(number).is_some_and(|connection| connection.local == request.to) {
+            self.fail_vi(number, ErrorCode::RDMA_TRANSPORT);
+        }
+    }
+
     /// Takes in the answer to the request that [`next_frame`](Self::next_frame) gave.
     pub fn take_read(&mut self, number: ViNumber, request: &ReadRequest, response: ReadResponse) {
         let Some(vi) = self.vi(number) else { return };
@@ -75,9 +83,9 @@ impl Card {
         };
         let error = match response {
             ReadResponse::Data(payload) => {
-                let whole = connection.moved(request.slice);
-                match self.place_read(number, request.slice, &payload) {
-                    Ok(()) if whole => {
+                let last = connection.moved(request.slice);
+                match self.place_read(number, request.slice, &payload, last) {
+                    Ok(()) if last => {
                         self.core.memory.count(Counter::messages_sent, 1);
                         return self.finish_send(number, Outcome::success(request.slice.total), None);
                     }
@@ -85,25 +93,30 @@ impl Card {
                     Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
                 }
             }
+            ReadResponse::Cut(payload) => match self.place_read(number, request.slice, &payload, false) {
+                Ok(()) => DescriptorStatus::TRANSPORT_ERROR,
+                Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
+            },
             ReadResponse::NotPermitted => DescriptorStatus::RDMA_PROTECTION_ERROR,
-            ReadResponse::NotConnected => DescriptorStatus::TRANSPORT_ERROR,
+            ReadResponse::Lost | ReadResponse::NotConnected => DescriptorStatus::TRANSPORT_ERROR,
         };
         self.finish_send(number, Outcome::error(error), Some(ErrorCode::CONN_LOST));
     }
 
-    /// Scatters a slice of the read at the head of the send queue of VI `number`.
+    /// Scatters a slice of the read at the head of the send queue of VI `number`, or as much of it as came.
     fn place_read(
         &mut self,
         number: ViNumber,
         slice: Slice,
         payload: &Payload,
+        last: bool,
     ) -> Result<(), ProtectionFault> {
         let context = self.contexts[usize::from(number.context)].as_mut().ok_or(ProtectionFault)?;
         let vi = context.vi(number.vi).ok_or(ProtectionFault)?;
         let iorb = vi.send.front().ok_or(ProtectionFault)?;
         let mut ranges = Ranges::new();
         self.core.gather(Rights::local(number.context, vi.ptag), &iorb.segments, slice, &mut ranges)?;
-        self.core.memory.count(Counter::bytes_received, slice.length.into());
-        scatter(payload, self.core.host.memory(), &ranges, slice.is_last())
+        self.core.memory.count(Counter::bytes_received, payload.length());
+        scatter(payload, self.core.host.memory(), &ranges, last)
     }
 }

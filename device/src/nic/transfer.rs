@@ -17,7 +17,8 @@ use crate::nic::vi::{Vi, ViState};
 use crate::nic::{Card, Core};
 use crate::vito::connection::{Arrival, Connection};
 use crate::vito::frame::{
-    ControlFrame, DataFrame, Delivery, Endpoint, Frame, Payload, Ranges, ReadRequest, Slice, Target,
+    Condition, ControlFrame, DataFrame, Delivery, Endpoint, Frame, Payload, Ranges, ReadRequest, Slice,
+    Target,
 };
 
 impl Card {
@@ -36,17 +37,17 @@ impl Card {
     pub fn delivered(&mut self, number: ViNumber, frame: &DataFrame, delivery: Delivery) {
         let Some(vi) = self.vi(number) else { return };
         let reception = vi.reliability() == ReliabilityLevel::RELIABLE_RECEPTION;
+        let reliable = vi.is_reliable();
         let Some(connection) = vi.connection().filter(|connection| connection.peer == frame.to) else {
             return;
         };
         let error = match delivery {
-            Delivery::Placed | Delivery::Dropped => {
-                if connection.moved(frame.slice) {
-                    self.core.memory.count(Counter::messages_sent, 1);
-                    self.core.memory.count(Counter::bytes_sent, u64::from(frame.slice.total));
-                    self.finish_send(number, Outcome::success(frame.slice.total), None);
-                }
-                return;
+            Delivery::Placed | Delivery::Dropped if !connection.moved(frame.slice) => return,
+            Delivery::Lost if reliable => DescriptorStatus::TRANSPORT_ERROR,
+            Delivery::Placed | Delivery::Dropped | Delivery::Lost => {
+                self.core.memory.count(Counter::messages_sent, 1);
+                self.core.memory.count(Counter::bytes_sent, u64::from(frame.slice.total));
+                return self.finish_send(number, Outcome::success(frame.slice.total), None);
             }
             Delivery::NoDescriptor | Delivery::DescriptorFault if reception => {
                 DescriptorStatus::REMOTE_DESCRIPTOR_ERROR
@@ -80,16 +81,18 @@ impl Card {
     }
 
     /// Places a slice that came from a peer.
-    pub fn place(&mut self, frame: &DataFrame) -> Delivery {
+    pub fn place(&mut self, frame: &DataFrame, condition: Condition) -> Delivery {
         let number = ViNumber { context: frame.to.context, vi: frame.to.vi };
-        match self.try_place(number, frame) {
+        match self.try_place(number, frame, condition) {
             Ok(delivery) => delivery,
             Err(Refusal { delivery, receive, code }) => {
                 let Some(context) = &mut self.contexts[usize::from(number.context)] else {
                     return delivery;
                 };
                 if let Some((iorb, error)) = receive {
-                    self.core.complete(context, number, &iorb, Outcome::error(error));
+                    let by_rdma_write = frame.target != Target::Receive;
+                    let outcome = Outcome { by_rdma_write, ..Outcome::error(error) };
+                    self.core.complete(context, number, &iorb, outcome);
                 }
                 if context.vi(number.vi).is_some_and(|vi| vi.is_reliable()) {
                     self.fail_vi(number, code);
@@ -105,7 +108,12 @@ impl Card {
         }
     }
 
-    fn try_place(&mut self, number: ViNumber, frame: &DataFrame) -> Result<Delivery, Refusal> {
+    fn try_place(
+        &mut self,
+        number: ViNumber,
+        frame: &DataFrame,
+        condition: Condition,
+    ) -> Result<Delivery, Refusal> {
         if frame.slice.is_first() {
             self.give_up_incoming(number, frame.to);
         }
@@ -115,6 +123,10 @@ impl Card {
         };
         match connection.arrival(frame.slice) {
             Arrival::Next => {}
+            // As if it had never come.
+            Arrival::First if condition == Condition::Corrupt && frame.target == Target::Receive => {
+                return Err(Refusal { delivery: Delivery::Lost, receive: None, code: ErrorCode::CONN_LOST });
+            }
             Arrival::First => self.begin(number, frame)?,
             Arrival::OutOfSequence => {
                 let receive = connection.take_incoming().map(|iorb| (iorb, DescriptorStatus::PARTIAL_ERROR));
@@ -132,6 +144,9 @@ impl Card {
         let ptag = vi.ptag;
         let may_write = vi.attributes.flags & VI_RDMA_WRITE != 0;
         let Some(connection) = vi.connection() else { return Ok(Delivery::NotConnected) };
+        if condition == Condition::Corrupt {
+            return Err(refuse_damaged(connection.take_incoming(), condition));
+        }
         let Some(incoming) = connection.incoming() else { return Ok(Delivery::NotConnected) };
         let mut ranges = Ranges::new();
         let found = match frame.target {
@@ -145,10 +160,14 @@ impl Card {
             }
             Target::Memory(_) => Err(ProtectionFault),
         };
-        let watched = frame.target != Target::Receive && frame.slice.is_last();
+        let whole = condition == Condition::Whole;
+        let watched = frame.target != Target::Receive && frame.slice.is_last() && whole;
         let memory = self.core.host.memory();
         if found.and_then(|()| scatter(&frame.payload, memory, &ranges, watched)).is_err() {
             return Err(refuse_memory(connection.take_incoming(), frame));
+        }
+        if !whole {
+            return Err(refuse_damaged(connection.take_incoming(), condition));
         }
         if let Some(incoming) = connection.received(frame.slice) {
             self.core.memory.count(Counter::messages_received, 1);
@@ -261,6 +280,17 @@ fn refuse_memory(receive: Option<Iorb>, frame: &DataFrame) -> Refusal {
             Refusal { delivery: Delivery::NotPermitted, receive, code: ErrorCode::RDMAW_PROT }
         }
     }
+}
+
+/// The link damaged a message that has begun to come in.
+fn refuse_damaged(receive: Option<Iorb>, condition: Condition) -> Refusal {
+    let (error, code) = match condition {
+        Condition::Corrupt => (DescriptorStatus::TRANSPORT_ERROR, ErrorCode::RDMAW_DATA),
+        Condition::Whole | Condition::Cut => (DescriptorStatus::PARTIAL_ERROR, ErrorCode::RDMAW_ABORT),
+    };
+    // What took a receive descriptor tells of it there.
+    let code = if receive.is_some() { ErrorCode::CONN_LOST } else { code };
+    Refusal { delivery: Delivery::Lost, receive: receive.map(|iorb| (iorb, error)), code }
 }
 
 /// Why a slice was not placed.

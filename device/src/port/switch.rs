@@ -4,7 +4,11 @@
 use crate::nic::Card;
 use crate::nic::completion::ViNumber;
 use crate::nic::transfer::turn_budget;
-use crate::vito::frame::{ConnectOutcome, ControlFrame, Delivery, Frame, NicAddress, ReadResponse};
+use crate::port::faults::{Fault, Faults, Plan};
+use crate::vito::frame::{
+    Condition, ConnectOutcome, ControlFrame, DataFrame, Delivery, Frame, NicAddress, ReadRequest,
+    ReadResponse, Slice,
+};
 
 /// What a message costs of a VI's budget besides its bytes, so that small ones take turns too.
 const MESSAGE_COST: usize = 4096;
@@ -21,6 +25,8 @@ pub struct Port {
     parked: Vec<ControlFrame>,
     /// VIs of this card whose peers are on paused cards.
     held: Vec<ViNumber>,
+    /// What its link does to messages that leave the card.
+    faults: Option<Box<Faults>>,
 }
 
 /// What is in a port.
@@ -44,8 +50,13 @@ impl Switch {
     /// A switch with a port for each address.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = NicAddress>) -> Self {
-        let port =
-            |address| Port { address, occupant: Occupant::Empty, parked: Vec::new(), held: Vec::new() };
+        let port = |address| Port {
+            address,
+            occupant: Occupant::Empty,
+            parked: Vec::new(),
+            held: Vec::new(),
+            faults: None,
+        };
         Self { ports: addresses.into_iter().map(port).collect() }
     }
 
@@ -72,6 +83,17 @@ impl Switch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty()
+    }
+
+    /// Gives a port's link a plan of faults from its beginning, or makes it sound.
+    pub fn set_faults(&mut self, port: usize, plan: Option<Plan>) {
+        self.ports[port].faults = plan.map(|plan| Box::new(Faults::new(plan, port)));
+    }
+
+    /// The faults of a port's link.
+    #[must_use]
+    pub fn faults(&self, port: usize) -> Option<&Faults> {
+        self.ports[port].faults.as_deref()
     }
 
     /// Whether a port has no card with a driver.
@@ -151,28 +173,15 @@ impl Switch {
     fn transmit(&mut self, port: usize, number: ViNumber) {
         let mut budget = turn_budget();
         while let Some(frame) = self.running(port).and_then(|card| card.next_frame(number)) {
-            let peer = match self.locate(frame.to().nic).map(|to| &mut self.ports[to].occupant) {
-                Some(Occupant::Running(card)) => Some(card),
-                Some(Occupant::Paused(_)) => {
-                    self.ports[port].held.push(number);
-                    return;
-                }
-                Some(Occupant::Empty) | None => None,
-            };
+            let to = self.locate(frame.to().nic);
+            if to.is_some_and(|to| matches!(self.ports[to].occupant, Occupant::Paused(_))) {
+                self.ports[port].held.push(number);
+                return;
+            }
             let moved = frame.slice().length as usize;
             match frame {
-                Frame::Data(frame) => {
-                    let delivery = peer.map_or(Delivery::NotConnected, |card| card.place(&frame));
-                    if let Some(card) = self.running(port) {
-                        card.delivered(number, &frame, delivery);
-                    }
-                }
-                Frame::ReadRequest(request) => {
-                    let response = peer.map_or(ReadResponse::NotConnected, |card| card.serve_read(&request));
-                    if let Some(card) = self.running(port) {
-                        card.take_read(number, &request, response);
-                    }
-                }
+                Frame::Data(frame) => self.carry_data((port, number), to, frame),
+                Frame::ReadRequest(request) => self.carry_read((port, number), to, &request),
             }
             budget = budget.saturating_sub(MESSAGE_COST + moved);
             if budget == 0 {
@@ -182,6 +191,71 @@ impl Switch {
                 return;
             }
         }
+    }
+
+    /// Carries a slice from the VI at `from` to the card in port `to`.
+    fn carry_data(&mut self, from: (usize, ViNumber), to: Option<usize>, mut frame: DataFrame) {
+        let (port, number) = from;
+        let condition = match self.strike(port, frame.slice) {
+            None => Some(Condition::Whole),
+            Some(Fault::Drop) => None,
+            Some(Fault::Corrupt) => Some(Condition::Corrupt),
+            Some(Fault::Break(length)) => {
+                frame.payload.truncate(length);
+                Some(Condition::Cut)
+            }
+        };
+        let delivery = match (to.and_then(|to| self.running(to)), condition) {
+            (Some(card), Some(condition)) => card.place(&frame, condition),
+            (Some(_), None) => Delivery::Lost,
+            (None, _) => Delivery::NotConnected,
+        };
+        if let Some(card) = self.running(port) {
+            card.delivered(number, &frame, delivery);
+        }
+    }
+
+    /// Carries a request of the VI at `from` to the card in port `to`, and what that answers back.
+    fn carry_read(&mut self, from: (usize, ViNumber), to: Option<usize>, request: &ReadRequest) {
+        let (port, number) = from;
+        // A request that is damaged in any way is a request that is lost.
+        let lost = self.strike(port, request.slice).is_some();
+        let response = match to.filter(|_| !lost) {
+            Some(to) => self.serve_read(to, request),
+            None if lost => ReadResponse::Lost,
+            None => ReadResponse::NotConnected,
+        };
+        if let Some(card) = self.running(port) {
+            card.take_read(number, request, response);
+        }
+    }
+
+    /// Has the card in `port` answer a request, and carries the answer over its link.
+    fn serve_read(&mut self, port: usize, request: &ReadRequest) -> ReadResponse {
+        let response = self.running(port).map(|card| card.serve_read(request));
+        let mut payload = match response {
+            Some(ReadResponse::Data(payload)) => payload,
+            Some(refusal) => return refusal,
+            None => return ReadResponse::NotConnected,
+        };
+        let response = match self.strike(port, request.slice) {
+            None => return ReadResponse::Data(payload),
+            Some(Fault::Drop | Fault::Corrupt) => ReadResponse::Lost,
+            Some(Fault::Break(length)) => {
+                payload.truncate(length);
+                ReadResponse::Cut(payload)
+            }
+        };
+        if let Some(card) = self.running(port) {
+            card.answer_lost(request);
+        }
+        response
+    }
+
+    /// What the link of a port does to a message that leaves its card.
+    #[inline]
+    fn strike(&mut self, port: usize, slice: Slice) -> Option<Fault> {
+        self.ports[port].faults.as_mut()?.strike(slice)
     }
 
     /// Delivers a control frame, or answers for who is not there.

@@ -227,6 +227,10 @@ pub struct ReadRequest {
 pub enum ReadResponse {
     /// The bytes, still where the application that is read from has them.
     Data(Payload),
+    /// The first of the bytes. The link lost the others; the connection is broken.
+    Cut(Payload),
+    /// The link lost the request or the bytes; the connection is broken.
+    Lost,
     /// The memory is not the peer's to read; the connection is broken.
     NotPermitted,
     /// The connection does not exist.
@@ -251,6 +255,35 @@ pub struct Payload {
     pub ranges: Ranges,
 }
 
+impl Payload {
+    /// Bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.ranges.iter().map(|range| range.length as u64).sum()
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: u32) {
+        let mut left = usize::try_from(length).unwrap_or(usize::MAX);
+        for range in &mut self.ranges {
+            range.length = range.length.min(left);
+            left -= range.length;
+        }
+        self.ranges.retain(|range| range.length > 0);
+    }
+}
+
+/// How a data frame comes off the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// As it was sent.
+    Whole,
+    /// Its check failed: whom and what it is for can be read, its bytes cannot.
+    Corrupt,
+    /// Without its last bytes: the payload has those that came. The rest of the message is lost.
+    Cut,
+}
+
 /// Pieces of guest memory that together are a piece of a message.
 pub type Ranges = SmallVec<[Range; 4]>;
 
@@ -261,6 +294,8 @@ pub enum Delivery {
     Placed,
     /// Dropped, on an unreliable connection.
     Dropped,
+    /// The link lost the message or damaged it. A reliable connection is broken.
+    Lost,
     /// No receive descriptor was posted; the connection is broken.
     NoDescriptor,
     /// The receive descriptor was too small or faulty; the connection is broken.

@@ -4,5 +4,6 @@ mod behaviour;
 mod faults;
 mod harness;
 mod hostile;
+mod link_faults;
 mod rdma;
 mod rdma_read;

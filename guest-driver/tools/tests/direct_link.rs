@@ -196,6 +196,49 @@ fn rdma_reads_bring_the_peers_memory() {
     assert_eq!(vis[1].query().expect("a VI").state, ViState::Error);
 }
 
+/// What a program gets told when the link fails it: the status of its descriptor, and the target's asynchronous error.
+#[test]
+fn faults_of_the_link_reach_the_program() {
+    use vipl::ErrorCode;
+    type Case = (usize, &'static str, bool, &'static [ErrorCode]);
+    let cases: [Case; 4] = [
+        (0, "drop=next:1", false, &[]),
+        (0, "corrupt=next:1", false, &[ErrorCode::RDMAW_DATA]),
+        (0, "break=next:1", false, &[ErrorCode::RDMAW_ABORT]),
+        (1, "drop=next:1", true, &[ErrorCode::RDMA_TRANSPORT]),
+    ];
+    for (link, plan, reads, codes) in cases {
+        let cards = Cards::start(2);
+        let nics = [Nic::open(&cards.name(0)).expect("open"), Nic::open(&cards.name(1)).expect("open")];
+        let attributes = ViAttributes { rdma_write: true, rdma_read: true, ..ATTRIBUTES };
+        let vis = nics.each_ref().map(|nic| nic.create_vi(&attributes, None, None).expect("a VI"));
+        connect(&vis[0], &nics[1], &vis[1], Some(cards.address(1)), "there");
+        let (sender, errors) = std::sync::mpsc::channel();
+        let handler = move |error: &vipl::AsyncError| sender.send(error.code).expect("the test listens");
+        nics[1].set_error_handler(Some(std::sync::Arc::new(handler))).expect("a handler");
+        let open = MemoryAttributes { rdma_write: true, rdma_read: true, ..MemoryAttributes::default() };
+        let theirs = RegisteredBuffer::new(&nics[1], 1000, &open).expect("registered");
+        let mine = buffer(&nics[0], 1000);
+        let segments = [mine.segment(0, 1000).expect("in it")];
+        let pool = DescriptorPool::new(&nics[0], 1, 2, None).expect("descriptors");
+        let mut descriptor = pool.take().expect("a descriptor");
+        let work = if reads {
+            Work::RdmaRead { source: theirs.as_remote(), segments: &segments }
+        } else {
+            Work::RdmaWrite { target: theirs.as_remote(), segments: &segments, immediate: None }
+        };
+        descriptor.fill(&work).expect("well-formed");
+        cards.faults(link, plan);
+        vis[0].post_send(descriptor).expect("posted");
+        let failed = wait(&vis[0], Queue::Send).status();
+        assert!(failed.contains(DescriptorStatus::TRANSPORT_ERROR), "{plan}: {failed:?}");
+        for code in [codes, &[ErrorCode::CONN_LOST]].concat() {
+            assert_eq!(errors.recv_timeout(LIMIT), Ok(code), "{plan}");
+        }
+        assert_eq!(vis[1].query().expect("a VI").state, ViState::Error);
+    }
+}
+
 #[test]
 fn one_buffer_serves_two_cards() {
     let cards = Cards::start(2);

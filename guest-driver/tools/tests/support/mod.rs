@@ -53,6 +53,12 @@ impl Cards {
         format!("direct:{}", self.socket(number).display())
     }
 
+    /// Gives the link of card `number` a plan of faults.
+    pub(crate) fn faults(&self, number: usize, plan: &str) {
+        let plan = plan.parse().expect("a plan");
+        self.engine.as_ref().expect("it runs").handle().set_faults(number, Some(plan));
+    }
+
     /// What card `number` has counted.
     pub(crate) fn counters(&self, number: usize) -> Counters {
         self.memories[number].counters()

@@ -57,7 +57,8 @@ fn operation(code: ErrorCode) -> VipUlong {
         ErrorCode::RDMAW_PROT | ErrorCode::RDMAW_DATA | ErrorCode::RDMAW_ABORT => {
             DescriptorStatus::OP_REMOTE_RDMA_WRITE
         }
-        ErrorCode::RDMAR_PROT => DescriptorStatus::OP_RDMA_READ,
+        // The card serves nothing but reads that can fail so.
+        ErrorCode::RDMAR_PROT | ErrorCode::RDMA_TRANSPORT => DescriptorStatus::OP_RDMA_READ,
         ErrorCode::RECVQ_EMPTY => DescriptorStatus::OP_RECEIVE,
         _ => DescriptorStatus::empty(),
     };

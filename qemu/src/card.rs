@@ -97,6 +97,22 @@ impl Card {
         self.query("stats")
     }
 
+    /// The faults of each NIC's link: the plan and what was done, or `null`.
+    pub fn faults(&self) -> Result<Value> {
+        self.query("faults")
+    }
+
+    /// Gives the links of all NICs a plan of faults, as `vianic-device --faults` takes it, or makes them sound (`off`).
+    /// It holds for what is sent from now on.
+    pub fn set_faults(&self, plan: &str) -> Result<()> {
+        self.query(&format!("faults {plan}")).map(drop)
+    }
+
+    /// As [`Card::set_faults`], for the link of one NIC.
+    pub fn set_faults_of(&self, nic: &Address, plan: &str) -> Result<()> {
+        self.query(&format!("faults {nic} {plan}")).map(drop)
+    }
+
     /// Sends one line to the control socket and returns the JSON document that it answers.
     pub fn query(&self, line: &str) -> Result<Value> {
         let failed = || Error::io(format!("ask the card for its {line}"));
@@ -106,6 +122,9 @@ impl Card {
         stream.write_all(format!("{line}\n").as_bytes()).map_err(failed())?;
         // The connection may stay open for more questions: one document is the answer.
         match serde_json::Deserializer::from_reader(BufReader::new(stream)).into_iter().next() {
+            Some(Ok(Value::Object(answer))) if answer.contains_key("error") => {
+                Err(Error::CardRefused(answer["error"].as_str().unwrap_or_default().to_owned()))
+            }
             Some(Ok(document)) => Ok(document),
             Some(Err(error)) => Err(Error::BadStats(error.to_string())),
             None => Err(Error::BadStats("the card closed the connection".to_owned())),

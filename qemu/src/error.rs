@@ -101,6 +101,9 @@ pub enum Error {
     /// The card's control socket answered with something else than its statistics.
     #[error("the card's statistics are not readable: {0}")]
     BadStats(String),
+    /// The card's control socket does not do what was asked.
+    #[error("the card refuses: {0}")]
+    CardRefused(String),
     /// The card process was started without a pipe for its log.
     #[error("vianic-device has no standard error to read")]
     CardOutput,

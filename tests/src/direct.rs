@@ -38,7 +38,11 @@ impl DirectCards {
         Ok(Self { test, run_dir, addresses, card: Some(card) })
     }
 
-    fn card(&self) -> Result<&Card> {
+    /// The card process.
+    ///
+    /// # Errors
+    /// If it has been stopped.
+    pub fn card(&self) -> Result<&Card> {
         self.card.as_ref().context("the card has been stopped")
     }
 

@@ -89,6 +89,32 @@ fn a_killed_process_leaves_its_peer_an_error_and_the_card_at_work() -> Result<()
     cards.stop()
 }
 
+/// A fault plan that is switched on and off while the card runs.
+#[test]
+fn a_link_with_faults_breaks_reliable_connections() -> Result<()> {
+    let cards = DirectCards::launch("direct link faults", 1)?;
+    let nic = cards.nic(0);
+    let options = ["--self", "--iterations", "200", "--check"];
+    run("vip-pingpong", &nic, &options)?;
+    let struck = |kind: &str| -> Result<u64> {
+        cards.card()?.faults()?["nics"][0]["faults"][kind].as_u64().with_context(|| format!("no {kind}"))
+    };
+    for (plan, kind) in
+        [("drop=next:1", "dropped"), ("seed=4,corrupt=0.05", "corrupted"), ("break=1", "broken")]
+    {
+        cards.card()?.set_faults(plan)?;
+        let output = Command::new(tool("vip-pingpong")?).args(["--nic", &nic]).args(options).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Which side hears of it first, and in what words, is open.
+        ensure!(output.status.code() == Some(1), "{plan}: {said}");
+        ensure!(struck(kind)? > 0, "{plan}");
+    }
+    ensure!(cards.card()?.set_faults("drop=7").is_err(), "a plan that cannot be is refused");
+    cards.card()?.set_faults("off")?;
+    run("vip-pingpong", &nic, &options)?;
+    cards.stop()
+}
+
 #[test]
 fn a_card_that_dies_ends_every_wait() -> Result<()> {
     let mut cards = DirectCards::launch("direct link card dies", 1)?;

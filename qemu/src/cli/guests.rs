@@ -36,6 +36,10 @@ pub(super) struct Guests {
     /// Leave vianic's kernel module out, for a guest that brings a driver of its own.
     #[arg(long)]
     no_driver: bool,
+    /// Have the NICs' links lose, corrupt and break off messages: seed=NUMBER,drop=RATE,corrupt=RATE,break=RATE, where RATE is a
+    /// probability or next:NUMBER (see vianic-device --help).
+    #[arg(long, value_name = "PLAN")]
+    faults: Option<String>,
     /// One more argument for vianic-device (repeatable).
     #[arg(long = "device-arg", value_name = "ARG", allow_hyphen_values = true)]
     device_arguments: Vec<String>,
@@ -88,9 +92,14 @@ impl Guests {
             device: self.device.clone(),
             kernel_arguments: self.kernel_arguments.clone(),
             qemu_arguments: self.qemu_arguments.clone(),
-            device_arguments: self.device_arguments.clone(),
+            device_arguments: self.device_arguments(),
             boot_limit: limit.map_or(self.boot_timeout, |limit| limit.min(self.boot_timeout)),
             ..FabricConfig::new(image)
         })
+    }
+
+    fn device_arguments(&self) -> Vec<String> {
+        let faults = self.faults.iter().map(|plan| format!("--faults={plan}"));
+        faults.chain(self.device_arguments.iter().cloned()).collect()
     }
 }

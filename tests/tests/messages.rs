@@ -53,6 +53,8 @@ fn fault_23_a_hundred_thousand_mixed_messages_both_ways_between_two_guests() -> 
     between(&fabric, "vip-pingpong", "--all --iterations 50 --check --wait poll")?;
     between(&fabric, "vip-pingpong", "--size 5000 --iterations 500 --check --wait block")?;
     between(&fabric, "vip-pingpong", "--size 100 --iterations 500 --check --wait block --cq")?;
+    between(&fabric, "vip-pingpong", "--all --iterations 50 --check --rdma write")?;
+    between(&fabric, "vip-pingpong", "--all --iterations 50 --check --rdma read --wait block")?;
     between(&fabric, "vip-bw", "--size 1048576 --iterations 50 --check --reliability reception")?;
     between(&fabric, "vip-bw", "--size 64 --iterations 5000 --check --reliability unreliable")?;
     fabric.stop()

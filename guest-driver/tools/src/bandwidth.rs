@@ -98,7 +98,7 @@ fn meeting(options: &Common) -> Meeting<'_> {
 /// One plan: what has gone, and how many seconds it took until both sides knew.
 fn exchange(nic: &Nic, session: &mut Session<Plan>) -> anyhow::Result<(Totals, f64)> {
     let mut flow = Flow::new(nic, &mut session.channel, session.side, session.plan.streams())?;
-    session.start(TOOL)?;
+    session.start(TOOL, None)?;
     let begin = Instant::now();
     let totals = flow.run(&mut session.channel)?;
     let seconds = begin.elapsed().as_secs_f64();

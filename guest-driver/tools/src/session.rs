@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vipl::{
-    DescriptorPool, Error, MemoryAttributes, Nic, Queue, RegisteredBuffer, ViAttributes, Work, net_address,
+    Descriptor, DescriptorPool, Error, MemoryAttributes, Nic, Queue, RegisteredBuffer, ReliabilityLevel,
+    RemoteMemory, ViAttributes, Work, net_address,
 };
 
 use crate::channel::{Channel, Waiting};
@@ -25,6 +26,29 @@ struct Hello<P> {
     tool: String,
     version: String,
     plan: P,
+    memory: Option<Memory>,
+}
+
+/// Memory that one side opens to the other's RDMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    address: u64,
+    handle: u32,
+}
+
+impl Memory {
+    /// A whole buffer, which must be registered for it.
+    #[must_use]
+    pub fn of(buffer: &RegisteredBuffer) -> Self {
+        let RemoteMemory { address, handle } = buffer.as_remote();
+        Self { address, handle }
+    }
+
+    /// The place `offset` bytes into it.
+    #[must_use]
+    pub fn at(self, offset: usize) -> RemoteMemory {
+        RemoteMemory { address: self.address + offset as u64, handle: self.handle }
+    }
 }
 
 /// A connection whose sides agree what to do.
@@ -36,6 +60,8 @@ pub struct Session<P> {
     pub plan: P,
     /// Which side this is.
     pub side: Sender,
+    /// What the other side has opened, once the session has started.
+    pub peer_memory: Option<Memory>,
     pool: DescriptorPool,
     buffer: RegisteredBuffer,
 }
@@ -70,10 +96,7 @@ impl Meeting<'_> {
         post_control_receive(&mut channel, &pool, &buffer)?;
         request.accept(channel.vi().id()).context("cannot accept the connection")?;
         let hello = channel.next_of(Queue::Receive).context("no plan came from the client")?;
-        let length = hello.outcome().map_or(0, |length| length as usize);
-        let mut bytes = vec![0; length.min(PLAN_SIZE)];
-        buffer.read(0, &mut bytes);
-        let hello: Hello<P> = serde_json::from_slice(&bytes)
+        let hello: Hello<P> = serde_json::from_slice(&received(&hello, &buffer))
             .with_context(|| format!("the client is not {} of this version", self.tool))?;
         ensure!(
             hello.tool == self.tool && hello.version == env!("CARGO_PKG_VERSION"),
@@ -83,7 +106,8 @@ impl Meeting<'_> {
             self.tool,
             env!("CARGO_PKG_VERSION"),
         );
-        Ok(Session { channel, plan: hello.plan, side: Sender::Server, pool, buffer })
+        let (plan, peer_memory) = (hello.plan, hello.memory);
+        Ok(Session { channel, plan, side: Sender::Server, peer_memory, pool, buffer })
     }
 
     /// Connects to a server. Post receives, then call [`Session::start`].
@@ -96,12 +120,14 @@ impl Meeting<'_> {
         host: Option<[u8; 6]>,
         plan: P,
     ) -> anyhow::Result<Session<P>> {
+        let (registers, reliability) = (nic.registers()?, ReliabilityLevel::from(self.options.reliability));
         let attributes = ViAttributes {
-            reliability: self.options.reliability.into(),
-            max_transfer_size: nic.registers()?.max_transfer_size,
+            reliability,
+            max_transfer_size: registers.max_transfer_size,
             tag: None,
-            rdma_write: false,
-            rdma_read: false,
+            // What is not opened stays closed all the same.
+            rdma_write: true,
+            rdma_read: registers.rdma_read_levels & reliability.0 != 0,
         };
         let mut channel = Channel::new(nic, &attributes, self.waiting)?;
         let (pool, buffer) = control_memory(nic)?;
@@ -127,38 +153,51 @@ impl Meeting<'_> {
             );
             std::thread::sleep(RETRY_AFTER);
         }
-        Ok(Session { channel, plan, side: Sender::Client, pool, buffer })
+        Ok(Session { channel, plan, side: Sender::Client, peer_memory: None, pool, buffer })
     }
 }
 
 impl<P: Serialize> Session<P> {
-    /// Starts: both sides have posted their receives when it returns.
+    /// Starts: both sides have posted their receives when it returns, and know what memory the other has opened.
     ///
     /// # Errors
     /// If the other side goes away.
-    pub fn start(&mut self, tool: &str) -> anyhow::Result<()> {
-        let mut descriptor = self.pool.take().context("no descriptor for the plan")?;
+    pub fn start(&mut self, tool: &str, memory: Option<Memory>) -> anyhow::Result<()> {
         match self.side {
             Sender::Client => {
-                let hello =
-                    Hello { tool: tool.into(), version: env!("CARGO_PKG_VERSION").into(), plan: &self.plan };
+                let hello = Hello {
+                    tool: tool.into(),
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    plan: &self.plan,
+                    memory,
+                };
                 let bytes = serde_json::to_vec(&hello)?;
-                ensure!(bytes.len() <= PLAN_SIZE, "the plan is too long");
-                self.buffer.write(PLAN_SIZE, &bytes);
-                let segment = self.buffer.segment(PLAN_SIZE, bytes.len())?;
-                descriptor.fill(&Work::Send { segments: &[segment], immediate: None })?;
-                self.channel.post(Queue::Send, descriptor)?;
-                self.channel.next_of(Queue::Send).context("the plan did not go")?;
-                self.channel.next_of(Queue::Receive).context("the server did not get ready")?;
+                self.send(&bytes).context("the plan did not go")?;
+                let ready = self.channel.next_of(Queue::Receive).context("the server did not get ready")?;
+                self.peer_memory = serde_json::from_slice(&received(&ready, &self.buffer))?;
+                Ok(())
             }
-            Sender::Server => {
-                descriptor.fill(&Work::Send { segments: &[], immediate: None })?;
-                self.channel.post(Queue::Send, descriptor)?;
-                self.channel.next_of(Queue::Send).context("the client has gone")?;
-            }
+            Sender::Server => self.send(&serde_json::to_vec(&memory)?).context("the client has gone"),
         }
-        Ok(())
     }
+
+    fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        ensure!(bytes.len() <= PLAN_SIZE, "the plan is too long");
+        self.buffer.write(PLAN_SIZE, bytes);
+        let segment = self.buffer.segment(PLAN_SIZE, bytes.len())?;
+        let mut descriptor = self.pool.take().context("no descriptor for the plan")?;
+        descriptor.fill(&Work::Send { segments: &[segment], immediate: None })?;
+        self.channel.post(Queue::Send, descriptor)?;
+        self.channel.next_of(Queue::Send).map(drop)
+    }
+}
+
+/// The bytes of a message of the session's own.
+fn received(message: &Descriptor, buffer: &RegisteredBuffer) -> Vec<u8> {
+    let length = message.outcome().map_or(0, |length| length as usize);
+    let mut bytes = vec![0; length.min(PLAN_SIZE)];
+    buffer.read(0, &mut bytes);
+    bytes
 }
 
 fn control_memory(nic: &Nic) -> anyhow::Result<(DescriptorPool, RegisteredBuffer)> {

@@ -106,6 +106,28 @@ fn pingpong_on_one_nic_in_all_ways_of_waiting() {
 }
 
 #[test]
+fn pingpong_by_rdma() {
+    for rdma in ["write", "read"] {
+        for options in [&[][..], &["--cq", "-r", "reception"], &["--wait", "block"]] {
+            let arguments = [&["--json", "--all", "-n", "20", "--check", "--rdma", rdma], options].concat();
+            let results = json_lines(&between_cards("vip-pingpong", &[], &arguments));
+            assert_eq!(results.len(), 22, "{rdma} {options:?}");
+            for result in results {
+                assert_eq!((&result["rdma"], &result["checked"]), (&Value::from(rdma), &Value::from(true)));
+            }
+        }
+    }
+    let cards = Cards::start(1);
+    let unreliable = |rdma| {
+        ["--self", "-d", &cards.name(0), "-r", "unreliable", "-n", "20", "--rdma", rdma].map(str::to_owned)
+    };
+    succeeds(&tool("vip-pingpong").args(unreliable("write")).output().expect("it runs"));
+    let refused = tool("vip-pingpong").args(unreliable("read")).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no RDMA read"));
+}
+
+#[test]
 fn bandwidth_between_cards() {
     let text = between_cards("vip-bw", &[], &["--json", "-n", "500", "--check"]);
     let [result] = &json_lines(&text)[..] else { panic!("one line: {text}") };

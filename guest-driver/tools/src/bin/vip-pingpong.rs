@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vianic_tools::cli::{self, Common, both_sides};
-use vianic_tools::pingpong::{self, Plan};
+use vianic_tools::pingpong::{self, Plan, Rdma};
 use vianic_tools::sizes::powers_of_two;
 use vipl::Nic;
 
 /// Measure the latency of messages between two VIA NICs, or on one.
 ///
 /// Start it without an address as the server, then with the address of the server's NIC as the client. The client's options
-/// hold for both. Times are one way: half a round trip.
+/// hold for both. Times are one way: half a round trip; those of RDMA reads are of the whole read.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -29,6 +29,10 @@ struct Options {
     /// Run 0 bytes and all powers of two up to the NIC's maximum
     #[arg(short = 'a', long)]
     all: bool,
+
+    /// Write messages by RDMA, or have the client read them by RDMA, instead of sending them
+    #[arg(long, value_enum, value_name = "OPERATION")]
+    rdma: Option<Rdma>,
 
     /// Round trips for each size
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -59,6 +63,7 @@ fn exchange(options: &Options) -> anyhow::Result<()> {
 fn plan(options: &Options, nic: &Nic) -> anyhow::Result<Plan> {
     let max = nic.registers()?.max_transfer_size;
     Ok(Plan {
+        rdma: options.rdma,
         sizes: if options.all { powers_of_two(max, true) } else { vec![options.size] },
         iterations: options.iterations,
         warm_up: (options.iterations / 10).clamp(1, 1000),

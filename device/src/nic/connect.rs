@@ -361,8 +361,12 @@ impl Card {
             ViState::Connected(connection) if connection.local == to => {
                 // What this side has posted until now belongs to the lost connection.
                 self.accept_posted(number.context);
+                let written = self.connection(number).is_some_and(|connection| connection.is_being_written());
                 if let Some(context) = &mut self.contexts[usize::from(number.context)] {
                     self.core.end_connection(context, number, ViState::Error, Peer::Knows);
+                    if written {
+                        self.core.report_error(context, number, ErrorCode::RDMAW_ABORT, 0);
+                    }
                     self.core.report_error(context, number, ErrorCode::CONN_LOST, 0);
                 }
             }

@@ -15,7 +15,7 @@ use crate::nic::memory::usize_of;
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
 use crate::nic::vi::{Vi, ViState};
 use crate::nic::{Card, Core};
-use crate::vito::connection::{Arrival, Connection};
+use crate::vito::connection::{Arrival, Connection, Incoming};
 use crate::vito::frame::{
     Condition, ControlFrame, DataFrame, Delivery, Endpoint, Frame, Payload, Ranges, ReadRequest, Slice,
     Target,
@@ -129,12 +129,10 @@ impl Card {
             }
             Arrival::First => self.begin(number, frame)?,
             Arrival::OutOfSequence => {
+                let written = connection.is_being_written();
                 let receive = connection.take_incoming().map(|iorb| (iorb, DescriptorStatus::PARTIAL_ERROR));
-                return Err(Refusal {
-                    delivery: Delivery::NotConnected,
-                    receive,
-                    code: ErrorCode::CONN_LOST,
-                });
+                let code = if written { ErrorCode::RDMAW_ABORT } else { ErrorCode::CONN_LOST };
+                return Err(Refusal { delivery: Delivery::NotConnected, receive, code });
             }
         }
         let Some(context) = &mut self.contexts[usize::from(number.context)] else {
@@ -192,9 +190,15 @@ impl Card {
         };
         let Some(vi) = context.vi(number.vi).filter(|vi| !vi.is_reliable()) else { return };
         let connection = vi.connection().filter(|connection| connection.local == to);
-        if let Some(iorb) = connection.and_then(Connection::take_incoming) {
-            let outcome = Outcome::error(DescriptorStatus::PARTIAL_ERROR);
-            self.core.complete(context, number, &iorb, outcome);
+        match connection.and_then(Connection::give_up_incoming) {
+            Some(Incoming { iorb: Some(iorb), .. }) => {
+                let outcome = Outcome::error(DescriptorStatus::PARTIAL_ERROR);
+                self.core.complete(context, number, &iorb, outcome);
+            }
+            Some(Incoming { iorb: None, .. }) => {
+                self.core.report_error(context, number, ErrorCode::RDMAW_ABORT, 0);
+            }
+            None => {}
         }
     }
 

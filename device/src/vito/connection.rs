@@ -99,6 +99,17 @@ impl Connection {
 
     /// Gives up the message that is coming in; its receive descriptor.
     pub fn take_incoming(&mut self) -> Option<Iorb> {
-        self.incoming.take()?.iorb
+        self.give_up_incoming()?.iorb
+    }
+
+    /// Gives up the message that is coming in.
+    pub fn give_up_incoming(&mut self) -> Option<Incoming> {
+        self.incoming.take()
+    }
+
+    /// Whether a part of an RDMA write has come that no receive descriptor tells of.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| incoming.iorb.is_none())
     }
 }

@@ -1,7 +1,7 @@
 //! RDMA writes.
 
 use crate::harness::{Buffer, DELIVERY, Descriptor, Fabric, NONE, OK_RECEIVE, PTAG, pair};
-use vianic_abi::command::VI_RDMA_READ;
+use vianic_abi::command::{Opcode, VI_RDMA_READ};
 use vianic_abi::completion::CompletionKind;
 use vianic_abi::descriptor::{Control, DescriptorStatus, Operation, Segment};
 use vianic_abi::mrt::{ACCESS_RDMA_READ, ACCESS_RDMA_WRITE};
@@ -150,4 +150,39 @@ fn a_write_without_address_segment_is_malformed() {
     fabric.post_descriptor(&a, 0, false, &write);
     fabric.run();
     assert!(fabric.status(0, &write).0.contains(DescriptorStatus::FORMAT_ERROR));
+}
+
+/// A part of a write came, and the rest never will: because the writer's memory is not all its own, or it has gone.
+#[test]
+fn a_write_that_ends_halfway_is_told_to_its_target() {
+    for level in [DELIVERY, ReliabilityLevel::UNRELIABLE] {
+        for disconnects in [false, true] {
+            let (mut fabric, a, b) = pair(level);
+            let (source, target) = buffers(&fabric, 600_000);
+            let mut halfway = write(&fabric, &source, &target, None);
+            if !disconnects {
+                // The last slice cannot be read.
+                let good = Segment { length: 500_000, ..source.segment() };
+                let lost = Segment { handle: source.handle + 1000, length: 100_000, ..source.segment() };
+                let three = fabric.guests[0].descriptor(1, vec![target.segment(), good, lost]);
+                halfway = Descriptor { control: halfway.control, ..three };
+            }
+            fabric.post_descriptor(&a, 0, false, &halfway);
+            if disconnects {
+                assert!(fabric.step());
+                assert_eq!(fabric.status(0, &halfway).0, DescriptorStatus::empty(), "in the middle");
+                assert_eq!(fabric.target(&a, Opcode::DISCONNECT, 0), Status::SUCCESS);
+            } else {
+                // On an unreliable connection, where the next message shows that there will be no more.
+                let next = write(&fabric, &Buffer { length: 8, ..source }, &target, None);
+                fabric.post_descriptor(&a, 0, false, &next);
+            }
+            fabric.run();
+            let codes: Vec<_> =
+                std::iter::from_fn(|| b.queues.reap()).map(|(error, _)| ErrorCode(error.status)).collect();
+            let lost = disconnects || level == DELIVERY;
+            let expected = [ErrorCode::RDMAW_ABORT, ErrorCode::CONN_LOST];
+            assert_eq!(codes, expected[..if lost { 2 } else { 1 }], "{level:?}, {disconnects}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 # The two commands, and what they are made of. Everything that is missing is installed or provisioned on the way.
 
-.PHONY: demo test build check clean help
+.PHONY: demo test build man check clean help
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -14,6 +14,12 @@ test: ## Everything, end to end in QEMU too, with one summary
 build: ## The vianic command and the card
 	@ci/dependencies.sh
 	@cargo build --release --quiet -p vianic -p vianic-device -p vianic-tools -p vipl
+
+man: ## The manual, in target/man: man -M target/man vipl
+	@install -d target/man/man3 target/man/man7
+	@install -m 644 guest-driver/vipl/man/*.3 target/man/man3
+	@install -m 644 guest-driver/vipl/man/*.7 target/man/man7
+	@echo "man -M target/man vipl"
 
 check: ## What is quick: format, lints, tests without QEMU
 	@ci/test.sh quick

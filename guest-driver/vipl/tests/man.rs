@@ -225,6 +225,14 @@ fn every_function_has_a_file_of_its_name() {
 }
 
 #[test]
+fn titles_are_file_names() {
+    for page in pages() {
+        let title = page.text.lines().find_map(|line| line.strip_prefix(".Dt ")).expect("a title");
+        assert_eq!(title.replace(' ', "."), page.name().to_uppercase());
+    }
+}
+
+#[test]
 fn codes_exist_and_are_listed_once() {
     let codes = return_codes();
     let mut documented = BTreeSet::from(["VIP_ERROR".to_owned()]);

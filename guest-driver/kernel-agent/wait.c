@@ -4,7 +4,7 @@
  *
  * The event interrupt counts how often each word has fired and wakes those who wait for
  * it; a waiter sleeps while the count is the one it knows. Counts have one writer, the
- * interrupt, under nic->contexts_lock.
+ * interrupt, under nic->contexts_lock. Each firing counts for VIANIC_NRA_ANY, too.
  */
 
 #include <linux/hash.h>
@@ -36,10 +36,16 @@ void vianic_wait_init(struct vianic_context *ctx)
 		init_waitqueue_head(&ctx->waiters[i]);
 }
 
-void vianic_wait_fire(struct vianic_context *ctx, u32 nra_word)
+static void vianic_count(struct vianic_context *ctx, u32 nra_word)
 {
 	WRITE_ONCE(ctx->fired[nra_word], ctx->fired[nra_word] + 1);
 	wake_up_all(vianic_waiters(ctx, nra_word));
+}
+
+void vianic_wait_fire(struct vianic_context *ctx, u32 nra_word)
+{
+	vianic_count(ctx, nra_word);
+	vianic_count(ctx, VIANIC_NRA_ANY);
 }
 
 /* Those who wait look at ctx->failed, ctx->dead and ctx->shut_down, too. */

@@ -30,6 +30,9 @@ pub const NRA_WORDS: u32 = 4096;
 pub const NRA_MCQ: u32 = 0;
 /// NRA word of asynchronous errors: the next one notifies.
 pub const NRA_ERRORS: u32 = 1;
+/// A word that the card never looks at. Under its number the Kernel Agent counts how often any word of the context has
+/// fired, so that one thread can wait for many queues.
+pub const NRA_ANY: u32 = 2;
 /// First NRA word of the completion queues: CQ number n has word `NRA_CQ + n`.
 pub const NRA_CQ: u32 = 1024;
 /// First NRA word of the work queues: VI number n has `NRA_VI + 2n` (send) and `NRA_VI + 2n + 1` (receive).

@@ -71,6 +71,7 @@ fn header() -> String {
         nic_memory::NRA_WORDS as NRA_WORDS,
         nic_memory::NRA_MCQ as NRA_MCQ,
         nic_memory::NRA_ERRORS as NRA_ERRORS,
+        nic_memory::NRA_ANY as NRA_ANY,
         nic_memory::NRA_CQ as NRA_CQ,
         nic_memory::NRA_VI as NRA_VI,
         nic_memory::MDL_OFFSET as MDL_OFFSET,

@@ -10,6 +10,7 @@ mod error_callback;
 mod memory;
 mod nic;
 mod not_supported;
+mod notify;
 mod pointers;
 mod transfer;
 mod types;

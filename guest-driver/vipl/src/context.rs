@@ -1,7 +1,8 @@
 //! This process's context on a NIC: what all VIs and completion queues of one NIC handle share.
 //!
 //! Locks are taken in this order: a work queue's producer, its consumer, the [`Reaper`], and then any one of a completion
-//! queue, a VI's state, the asynchronous errors. None is held across a call that sleeps.
+//! queue, a VI's state, the asynchronous errors. The [`notify`](crate::notify) registrations' comes before all of them. None is
+//! held across a call that sleeps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::error::{Error, Result};
 use crate::handle::Key;
 use crate::mapping::ContextMemory;
 use crate::memory::{RegisteredRegion, TagId};
+use crate::nic::NicId;
+use crate::notify::Notifications;
 use crate::settings::Settings;
 use crate::vi::ViObject;
 
@@ -36,11 +39,14 @@ const FULL_TABLE_LIMIT: Duration = Duration::from_secs(10);
 const FULL_TABLE_SPINS: u32 = 100;
 
 pub(crate) struct Context {
+    /// The NIC handle.
+    pub(crate) nic: NicId,
     pub(crate) agent: Arc<dyn Agent>,
     pub(crate) memory: ContextMemory,
     pub(crate) info: NicInfo,
     pub(crate) settings: Settings,
     pub(crate) errors: AsyncErrors,
+    pub(crate) notifications: Notifications,
     /// Registered regions by handle.
     pub(crate) regions: Mutex<HashMap<u32, RegisteredRegion>>,
     pub(crate) belongings: Belongings,
@@ -65,7 +71,7 @@ pub(crate) struct Reaper {
 }
 
 impl Context {
-    pub(crate) fn open(agent: Arc<dyn Agent>, settings: Settings) -> Result<Arc<Self>> {
+    pub(crate) fn open(nic: NicId, agent: Arc<dyn Agent>, settings: Settings) -> Result<Arc<Self>> {
         let info = agent.query_nic()?;
         let memory = agent.open_context()?;
         Ok(Arc::new(Self {
@@ -81,8 +87,10 @@ impl Context {
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             errors: AsyncErrors::default(),
+            notifications: Notifications::default(),
             regions: Mutex::default(),
             belongings: Belongings::default(),
+            nic,
             agent,
             memory,
             info,
@@ -300,6 +308,7 @@ impl Context {
             vi.state.lock().context_failed();
         }
         self.errors.push(AsyncError { code: ErrorCode::CATASTROPHIC, vi: None, descriptor: 0 });
+        self.notifications.look_again();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -320,6 +329,7 @@ impl Context {
         cqs.into_iter().flatten().for_each(|cq| cq.release());
         self.belongings.release();
         self.errors.close();
+        self.notifications.close();
     }
 }
 

@@ -150,6 +150,7 @@ impl CqId {
         }
         object.context.drain_then(|reaper| reaper.remove_cq(&object));
         self.forget().ok_or(Error::InvalidHandle("completion queue"))?;
+        object.context.notifications.cancel(self.0);
         QUEUES.give_back(self.0);
         Ok(())
     }
@@ -207,6 +208,19 @@ impl CqId {
         let object = self.object()?;
         let found = object.context.wait_for(nra_cq(object.number), timeout, || self.poll())?;
         found.ok_or(Error::TimedOut)
+    }
+
+    /// Has `handler` called with one completion, which is taken: the oldest, or else the next. It runs on a thread of
+    /// the library and may call whatever it likes. It is dropped when the queue is destroyed first.
+    ///
+    /// # Errors
+    /// [`Error::NicFailed`]; [`Error::OutOfResources`] if there can be no thread.
+    pub fn notify(self, handler: impl FnOnce(QueueEvent) + Send + 'static) -> Result<()> {
+        let object = self.object()?;
+        if object.context.has_failed() {
+            return Err(Error::NicFailed);
+        }
+        object.context.notify(self, Box::new(handler), || Ok(nra_cq(self.object()?.number)))
     }
 }
 

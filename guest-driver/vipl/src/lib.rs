@@ -19,6 +19,7 @@ mod handle;
 pub mod mapping;
 mod memory;
 mod nic;
+mod notify;
 mod settings;
 mod vi;
 mod work_queue;

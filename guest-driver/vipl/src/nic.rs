@@ -44,9 +44,10 @@ impl NicId {
     }
 
     pub(crate) fn open_agent(name: &str, agent: Arc<dyn Agent>, settings: Settings) -> Result<Self> {
-        let context = Context::open(agent, settings)?;
-        let nic = Arc::new(NicObject { name: name.into(), context });
-        NICS.insert(nic).map(Self).ok_or(Error::OutOfResources("no more NIC handles"))
+        let (key, slot) = NICS.take().ok_or(Error::OutOfResources("no more NIC handles"))?;
+        let context = Context::open(Self(key), agent, settings).inspect_err(|_| NICS.give_back(key))?;
+        slot.put(key, Arc::new(NicObject { name: name.into(), context }));
+        Ok(Self(key))
     }
 
     pub(crate) fn object(self) -> Result<Arc<NicObject>> {

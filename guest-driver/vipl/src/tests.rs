@@ -6,6 +6,7 @@ mod completion_queues;
 mod connections;
 mod errors;
 mod handles;
+mod notifications;
 mod owned;
 mod posting;
 mod waiting;

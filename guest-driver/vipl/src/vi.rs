@@ -23,6 +23,7 @@ use crate::descriptor::{Queue, RawDescriptor};
 use crate::error::{Error, Result};
 use crate::handle::{Key, Kind, Pool, Shared};
 use crate::memory::TagId;
+use crate::notify::{Handler, WorkSource};
 use crate::work_queue::{Link, Poll, RawCompletion, WorkQueue};
 use state::{Disconnect, State};
 
@@ -215,6 +216,7 @@ impl ViId {
         let destroyed = context.agent.destroy_vi(object.number);
         context.drain_then(|reaper| reaper.remove_vi(&object));
         context.errors.purge(self.0);
+        context.notifications.cancel(self.0);
         VIS.give_back(self.0);
         match destroyed {
             // A context that has failed has no VIs any more.
@@ -271,6 +273,7 @@ impl ViId {
         if answer.is_ok() {
             slot.send.flush_until(send);
             slot.receive.flush_until(receive);
+            context.notifications.look_again();
         }
         // What the MCQ has of the old connection is taken while it is being ended.
         context.drain_then(|_| object.state.lock().end_disconnect(answer.is_ok()));
@@ -294,6 +297,15 @@ impl ViId {
     /// `None`: the time ran out.
     pub(crate) fn wait(self, queue: Queue, timeout: Option<Duration>) -> Result<Option<Poll<RawCompletion>>> {
         self.work_queue(queue)?.wait(self.0, timeout)
+    }
+
+    /// Has `handler` called with one completed descriptor of `queue`, which is dequeued: the oldest, or else the next.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a queue with a completion queue; [`Error::OutOfResources`] if there can be no thread.
+    pub(crate) fn notify(self, queue: Queue, handler: Handler<RawCompletion>) -> Result<()> {
+        let source = WorkSource { vi: self, queue };
+        self.object()?.context.notify(source, handler, || self.work_queue(queue)?.nra_word(self.0))
     }
 
     /// The word that the program keeps with the VI.

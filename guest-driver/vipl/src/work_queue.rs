@@ -206,15 +206,24 @@ impl WorkQueue {
 
     /// As [`done`](Self::done), but sleeps until the oldest descriptor is complete. `None`: the time ran out.
     pub(crate) fn wait(&self, key: Key, timeout: Option<Duration>) -> Result<Option<Poll<RawCompletion>>> {
-        let link = owner(&self.consumer.0.link.lock(), key)?.clone();
-        if link.has_cq {
-            return Err(Error::InvalidParameter("the work queue has a completion queue: wait on that"));
-        }
-        let word = nra_work_queue(link.vi, link.queue == Queue::Receive);
-        link.context.wait_for(word, timeout, || match self.done(key)? {
+        let context = Arc::clone(&owner(&self.consumer.0.link.lock(), key)?.context);
+        context.wait_for(self.nra_word(key)?, timeout, || match self.done(key)? {
             Poll::NotDone => Ok(None),
             other => Ok(Some(other)),
         })
+    }
+
+    /// The NRA word that fires when a descriptor completes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a work queue with a completion queue.
+    pub(crate) fn nra_word(&self, key: Key) -> Result<u32> {
+        let consumer = self.consumer.0.link.lock();
+        let link = owner(&consumer, key)?;
+        if link.has_cq {
+            return Err(Error::InvalidParameter("the work queue has a completion queue: wait on that"));
+        }
+        Ok(nra_work_queue(link.vi, link.queue == Queue::Receive))
     }
 
     /// Completes as flushed what was linked before the queue's tail was `tail` and never completed: the card has let go of

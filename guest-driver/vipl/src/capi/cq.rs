@@ -53,8 +53,9 @@ fn give(event: QueueEvent, vi: Out<Handle>, queue: Out<VipBoolean>) -> VipReturn
     VipReturn::SUCCESS
 }
 
+/// The completion queue that a handle names.
 #[inline]
-fn cq(handle: Handle) -> Result<CqId> {
+pub(super) fn cq(handle: Handle) -> Result<CqId> {
     CqId::from_value(handle.value())
 }
 

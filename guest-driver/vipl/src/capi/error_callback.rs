@@ -6,23 +6,15 @@ use std::sync::Arc;
 use crate::async_error::{AsyncError, ErrorCode, ErrorHandler};
 use crate::capi::entry_points;
 use crate::capi::nic::nic;
-use crate::capi::pointers::Handle;
+use crate::capi::pointers::{Handle, HandlerContext};
 use crate::capi::types::{VipErrorDescriptor, VipResourceCode, VipReturn, VipUlong};
 use crate::descriptor_pool::DescriptorStatus;
 
 type Handler = unsafe extern "C" fn(Context: *mut c_void, Error: *mut VipErrorDescriptor);
 
-/// What C wants to get back: never followed.
-struct HandlerContext(*mut c_void);
-
-// SAFETY: C takes it on any thread, as vipl.h says.
-unsafe impl Send for HandlerContext {}
-// SAFETY: as above.
-unsafe impl Sync for HandlerContext {}
-
 entry_points! {
     fn VipErrorCallback(NicHandle: Handle, Context: *mut c_void, Handler: Option<Handler>) {
-        let context = HandlerContext(Context);
+        let context = HandlerContext::new(Context);
         let handler = Handler.map(|handler| -> Arc<ErrorHandler> {
             Arc::new(move |error| call(handler, &context, NicHandle, error))
         });
@@ -48,7 +40,7 @@ fn call(handler: Handler, context: &HandlerContext, nic: Handle, error: &AsyncEr
         error_code: c_int::try_from(error.code.0).unwrap_or_default(),
     };
     // SAFETY: C promises a function of this type that may be called on any thread.
-    unsafe { handler(context.0, &raw mut descriptor) };
+    unsafe { handler(context.value(), &raw mut descriptor) };
 }
 
 /// The operation that failed, as a status has it.

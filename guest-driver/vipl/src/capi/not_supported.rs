@@ -33,9 +33,6 @@ not_supported! {
     );
     fn VipConnectPeerDone(ViHandle: Handle, RemoteViAttribs: *mut c_void);
     fn VipConnectPeerWait(ViHandle: Handle, RemoteViAttribs: *mut c_void);
-    fn VipSendNotify(ViHandle: Handle, Context: *mut c_void, Handler: *mut c_void);
-    fn VipRecvNotify(ViHandle: Handle, Context: *mut c_void, Handler: *mut c_void);
-    fn VipCQNotify(CQHandle: Handle, Context: *mut c_void, Handler: *mut c_void);
     fn VipQuerySystemManagementInfo(NicHandle: Handle, InfoType: VipUlong, SysManInfo: *mut c_void);
     fn VipNSInit(NicHandle: Handle, NSInitInfo: *mut c_void);
     fn VipNSGetHostByName(

@@ -36,6 +36,25 @@ unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
+/// What C wants to get back in its handler: never followed.
+#[derive(Clone, Copy)]
+pub(crate) struct HandlerContext(*mut c_void);
+
+impl HandlerContext {
+    pub(crate) fn new(value: *mut c_void) -> Self {
+        Self(value)
+    }
+
+    pub(crate) fn value(self) -> *mut c_void {
+        self.0
+    }
+}
+
+// SAFETY: C takes it on any thread, as vipl.h says.
+unsafe impl Send for HandlerContext {}
+// SAFETY: as above.
+unsafe impl Sync for HandlerContext {}
+
 /// Where to write a result: null, or room for it.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]

@@ -12,7 +12,7 @@ use vianic_abi::completion::{
 };
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus, Segment};
 use vianic_abi::nic_memory::{
-    NRA_ERRORS, NRA_MCQ, NRA_SIZE, REGISTERS_MAGIC, Registers, nra_cq, nra_work_queue,
+    NRA_ANY, NRA_ERRORS, NRA_MCQ, NRA_SIZE, REGISTERS_MAGIC, Registers, nra_cq, nra_work_queue,
 };
 use vianic_abi::status::{ErrorCode, Status};
 use vianic_abi::sync::{Atomics, Native};
@@ -224,6 +224,7 @@ impl Card {
         for word in words {
             if take_armed::<Native>(self.memory.nra_word(*word)) {
                 *state.fired.entry(*word).or_default() += 1;
+                *state.fired.entry(NRA_ANY).or_default() += 1;
             }
         }
         self.changed.notify_all();

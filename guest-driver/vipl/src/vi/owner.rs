@@ -85,6 +85,15 @@ impl Vi {
     pub fn wait(&self, queue: Queue, timeout: Option<Duration>) -> Result<Poll<Descriptor>> {
         self.0.wait(queue, timeout)?.map(owned).ok_or(Error::TimedOut)
     }
+
+    /// Has `handler` called with one completed descriptor of a work queue, which is dequeued: the oldest, or else the
+    /// next. It runs on a thread of the library and may call whatever it likes. It is dropped when the VI is destroyed first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a queue with a completion queue; [`Error::OutOfResources`] if there can be no thread.
+    pub fn notify(&self, queue: Queue, handler: impl FnOnce(Descriptor) + Send + 'static) -> Result<()> {
+        self.0.notify(queue, Box::new(move |completion| handler(take_back(completion.descriptor))))
+    }
 }
 
 fn owned(found: Poll<RawCompletion>) -> Poll<Descriptor> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::Timespec;
 use vianic_abi::command::ConnectBlock;
-use vianic_abi::nic_memory::NRA_WORDS;
+use vianic_abi::nic_memory::{NRA_ANY, NRA_WORDS};
 use vianic_abi::status::Status;
 use vianic_abi::token_table::{Header, NicState};
 use vianic_abi::{KERNEL_CONTEXT, MAX_CONTEXTS};
@@ -117,11 +117,12 @@ impl NoticeBoard {
 
     /// An NRA word has fired. A context or word that does not exist is the card's mistake, and ignored.
     pub(super) fn fire(&self, context: u16, nra_word: u32) {
-        if context < MAX_CONTEXTS
-            && let Some(count) = self.fired(context).get(nra_word as usize)
-        {
-            count.fetch_add(1, Ordering::SeqCst);
-            wake(count);
+        if context < MAX_CONTEXTS && nra_word < NRA_WORDS {
+            for word in [nra_word, NRA_ANY] {
+                let count = &self.fired(context)[word as usize];
+                count.fetch_add(1, Ordering::SeqCst);
+                wake(count);
+            }
         }
     }
 

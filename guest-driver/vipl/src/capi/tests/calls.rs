@@ -8,10 +8,10 @@ use vianic_abi::status::{ErrorCode, Status};
 
 use crate::capi::pointers::{Handle, In, InAddress, Name, Out, OutAddress};
 use crate::capi::types::{
-    DescriptorPtr, VipErrorDescriptor, VipMemAttributes, VipResourceCode, VipReturn, VipViAttributes,
-    VipViState,
+    DescriptorPtr, VipBoolean, VipErrorDescriptor, VipMemAttributes, VipResourceCode, VipReturn,
+    VipViAttributes, VipViState,
 };
-use crate::capi::{connect, cq, error_callback, memory, nic, not_supported, timeout, transfer, vi};
+use crate::capi::{connect, cq, error_callback, memory, nic, not_supported, notify, timeout, transfer, vi};
 use crate::descriptor::Queue;
 use crate::tests::{self, DONE, LIMIT, TestDescriptor};
 
@@ -293,6 +293,63 @@ fn a_handler_in_c_gets_handles_and_codes() {
         assert_eq!((error.error_code.cast_unsigned(), error.resource_code), (code.0, resource));
         assert_eq!((error.descriptor.addr(), error.op_code), (0x40, 0));
     }
+    open.close().unwrap();
+}
+
+/// What a handler was called with: NIC, VI, and the descriptor or whether it is the receive queue.
+type Call = (u64, u64, usize);
+
+unsafe extern "C" fn pass_descriptor(
+    context: *mut c_void,
+    nic: Handle,
+    vi: Handle,
+    descriptor: DescriptorPtr,
+) {
+    // SAFETY: the test passes a sender, which stays until the NIC is closed.
+    let sender = unsafe { &*context.cast::<mpsc::Sender<Call>>() };
+    sender.send((nic.value(), vi.value(), descriptor.addr())).unwrap();
+}
+
+unsafe extern "C" fn pass_event(context: *mut c_void, nic: Handle, vi: Handle, receive: VipBoolean) {
+    // SAFETY: as above.
+    let sender = unsafe { &*context.cast::<mpsc::Sender<Call>>() };
+    sender.send((nic.value(), vi.value(), usize::try_from(receive).unwrap())).unwrap();
+}
+
+#[test]
+fn notify_handlers_in_c_get_handles_and_what_completed() {
+    let (open, card) = tests::open();
+    let cq_id = crate::CqId::create(&open.context().unwrap(), 1).unwrap();
+    let (connected, number) = tests::connected(open, &card, None, Some(cq_id));
+    let [nic_value, vi_value] = [open.0.value(), connected.0.value()];
+    let (vi_handle, cq_handle) = (Handle::new(vi_value), Handle::new(cq_id.0.value()));
+    let (sender, calls) = mpsc::channel::<Call>();
+    let context = (&raw const sender).cast_mut().cast();
+    let mut descriptors = [TestDescriptor::new(1), TestDescriptor::new(1)];
+    let [sent, received] = descriptors.each_mut().map(|descriptor| descriptor.pointer());
+    // SAFETY: the sender and the descriptors stay until the NIC is closed.
+    unsafe {
+        assert_eq!(transfer::VipPostSend(vi_handle, sent, 1), VipReturn::SUCCESS);
+        assert_eq!(transfer::VipPostRecv(vi_handle, received, 1), VipReturn::SUCCESS);
+        let answer = notify::VipSendNotify(vi_handle, context, Some(pass_descriptor));
+        assert_eq!(answer, VipReturn::SUCCESS);
+        let answer = notify::VipRecvNotify(vi_handle, context, Some(pass_descriptor));
+        assert_eq!(answer, VipReturn::INVALID_PARAMETER, "a queue with a completion queue");
+        let answer = notify::VipCQNotify(cq_handle, context, None);
+        assert_eq!(answer, VipReturn::INVALID_PARAMETER);
+        assert_eq!(notify::VipCQNotify(cq_handle, context, Some(pass_event)), VipReturn::SUCCESS);
+    }
+    card.complete(number, Queue::Send, DONE);
+    let call = calls.recv_timeout(LIMIT.unwrap()).unwrap();
+    assert_eq!(call, (nic_value, vi_value, sent.addr()));
+    card.complete(number, Queue::Receive, DONE);
+    let call = calls.recv_timeout(LIMIT.unwrap()).unwrap();
+    assert_eq!(call, (nic_value, vi_value, 1));
+    // The entry is taken, the descriptor is not.
+    let mut pointer = null_mut();
+    // SAFETY: a good pointer.
+    let answer = unsafe { transfer::VipRecvDone(vi_handle, Out::to(&mut pointer)) };
+    assert_eq!((answer, pointer), (VipReturn::SUCCESS, received));
     open.close().unwrap();
 }
 

@@ -1,10 +1,11 @@
 //! Whatever a program passes as a handle, it gets an answer.
 
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 
 use crate::capi::pointers::{Handle, In, InAddress, Name, Out, OutAddress};
-use crate::capi::types::{DescriptorPtr, VipReturn};
-use crate::capi::{connect, cq, error_callback, memory, nic, transfer, vi};
+use crate::capi::types::{DescriptorPtr, VipBoolean, VipReturn};
+use crate::capi::{connect, cq, error_callback, memory, nic, notify, transfer, vi};
 use crate::tests;
 
 /// Values that programs have been seen to pass, and neighbours of a handle that exists: other uses of its slot and other
@@ -16,6 +17,14 @@ fn garbage(handle: u64) -> Vec<Handle> {
     values.extend((24..56).chain(60..64).map(|bit| handle ^ 1 << bit));
     values.extend((6..16).map(|kind| 0xa0 << 56 | kind << 56 | 1 << 24));
     values.into_iter().map(Handle::new).collect()
+}
+
+unsafe extern "C" fn never_vi(_: *mut c_void, _: Handle, _: Handle, _: DescriptorPtr) {
+    panic!("nothing completes here");
+}
+
+unsafe extern "C" fn never_cq(_: *mut c_void, _: Handle, _: Handle, _: VipBoolean) {
+    panic!("nothing completes here");
 }
 
 #[test]
@@ -63,6 +72,9 @@ fn no_function_takes_a_handle_that_names_nothing() {
                     connect::VipConnectRequest(handle, place(), place(), 1, Out::NULL),
                     connect::VipDisconnect(handle),
                     error_callback::VipErrorCallback(handle, null_mut(), None),
+                    notify::VipSendNotify(handle, null_mut(), Some(never_vi)),
+                    notify::VipRecvNotify(handle, null_mut(), Some(never_vi)),
+                    notify::VipCQNotify(handle, null_mut(), Some(never_cq)),
                 ]
             };
             assert!(
@@ -98,6 +110,8 @@ fn null_results_and_names_are_refused() {
             transfer::VipPostSend(vi_handle, null_mut(), 1),
             transfer::VipSendDone(vi_handle, Out::NULL),
             transfer::VipRecvWait(vi_handle, 0, Out::NULL),
+            notify::VipSendNotify(vi_handle, null_mut(), None),
+            notify::VipRecvNotify(vi_handle, null_mut(), None),
             cq::VipCreateCQ(nic_handle, 1, Out::NULL),
             connect::VipConnectWait(
                 nic_handle,

@@ -21,6 +21,15 @@ fn a_word_that_fired_before_the_wait_ends_it() {
 }
 
 #[test]
+fn one_waiter_may_wait_for_any_word() {
+    let board = board();
+    board.fire(3, 17);
+    board.fire(3, 2000);
+    assert_eq!(board.wait_for_word(3, NRA_ANY, 0, None), Woken::Fired(2));
+    assert_eq!(board.wait_for_word(4, NRA_ANY, 0, soon()), Woken::TimedOut);
+}
+
+#[test]
 fn all_waiters_of_a_word_wake() {
     let board = board();
     std::thread::scope(|scope| {

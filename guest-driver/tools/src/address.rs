@@ -1,57 +1,51 @@
-//! Addresses of NICs as text.
+//! Whom a client connects to.
 
-use std::fmt;
+use std::convert::Infallible;
 use std::str::FromStr;
 
-/// A NIC's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NicAddress(pub [u8; 6]);
-
-impl fmt::Display for NicAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
+use anyhow::Context as _;
+use vipl::{Nic, NicAddress};
 
 /// Whom a client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The NIC that the client has itself.
     This,
-    /// Another one.
+    /// The NIC with that address.
     Nic(NicAddress),
+    /// The NIC with that name.
+    Named(String),
 }
 
 impl Peer {
     /// The address; none for the client's own NIC.
-    #[must_use]
-    pub fn host(self) -> Option<[u8; 6]> {
+    ///
+    /// # Errors
+    /// If the name service of `nic` does not know the name.
+    pub fn host(&self, nic: &Nic) -> anyhow::Result<Option<[u8; 6]>> {
         match self {
-            Self::This => None,
-            Self::Nic(address) => Some(address.0),
+            Self::This => Ok(None),
+            Self::Nic(address) => Ok(Some(address.0)),
+            Self::Named(name) => {
+                let address = nic.start_name_service()?.address(name, 0).with_context(|| {
+                    format!("{name} is neither an address, as vip-info shows it, nor a name that the hosts file has")
+                })?;
+                Ok(Some(address.0))
+            }
         }
     }
 }
 
 impl FromStr for Peer {
-    type Err = String;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "self" {
-            return Ok(Self::This);
-        }
-        let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
-        let address = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-        address.map(|address| Self::Nic(NicAddress(address))).ok_or_else(|| {
-            "expected six bytes in hexadecimal, as 02:56:49:41:00:01, or \"self\"; vip-info shows a NIC's address".into()
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.parse() {
+            Ok(address) => Self::Nic(address),
+            Err(_) if text == "self" => Self::This,
+            Err(_) => Self::Named(text.to_owned()),
         })
     }
-}
-
-fn byte(text: &str) -> Option<u8> {
-    let is_hex = matches!(text.len(), 1 | 2) && text.bytes().all(|c| c.is_ascii_hexdigit());
-    is_hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -59,27 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_read_as_they_print() {
+    fn a_peer_is_an_address_or_a_name() {
         let address = NicAddress([2, 0x56, 0x49, 0x41, 0, 0xff]);
-        assert_eq!(address.to_string(), "02:56:49:41:00:ff");
-        assert_eq!("02:56:49:41:00:ff".parse(), Ok(Peer::Nic(address)));
         assert_eq!("2:56:49:41:0:FF".parse(), Ok(Peer::Nic(address)));
         assert_eq!("self".parse(), Ok(Peer::This));
-        assert_eq!(Peer::This.host(), None);
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        for text in [
-            "",
-            "02:56:49:41:00",
-            "02:56:49:41:00:01:02",
-            "02:56:49:41:00:+1",
-            "g:0:0:0:0:0",
-            "127.0.0.1",
-            "::::::",
-        ] {
-            assert!(text.parse::<Peer>().is_err(), "{text}");
-        }
+        assert_eq!("vm1".parse(), Ok(Peer::Named("vm1".into())));
     }
 }

@@ -109,7 +109,7 @@ impl From<Reliability> for ReliabilityLevel {
 /// Options of the tools that exchange messages.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
-    /// Address of the server's NIC (as vip-info shows it), or `self` for this NIC. Without it, be the server
+    /// Name or address of the server's NIC (vip-info shows addresses), or `self` for this NIC. Without it, be the server
     #[arg(value_name = "ADDRESS")]
     pub peer: Option<Peer>,
 

@@ -4,10 +4,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use vianic_abi::nic_memory::{Counters, LinkState, Registers};
 use vianic_abi::status::ReliabilityLevel;
-use vipl::{Error, Nic};
+use vipl::{Error, Nic, NicAddress};
 use zerocopy::IntoBytes as _;
-
-use crate::address::NicAddress;
 
 /// A NIC as it was found.
 #[derive(Debug)]

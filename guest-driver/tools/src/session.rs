@@ -7,8 +7,8 @@ use anyhow::{Context as _, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vipl::{
-    Descriptor, DescriptorPool, Error, MemoryAttributes, Nic, Queue, RegisteredBuffer, ReliabilityLevel,
-    RemoteMemory, ViAttributes, Work, net_address,
+    Descriptor, DescriptorPool, Error, MemoryAttributes, Nic, NicAddress, Queue, RegisteredBuffer,
+    ReliabilityLevel, RemoteMemory, ViAttributes, Work, net_address,
 };
 
 use crate::channel::{Channel, Waiting};
@@ -84,7 +84,7 @@ impl Meeting<'_> {
     /// If the NIC cannot do it, or the client is none of ours.
     pub fn serve<P: DeserializeOwned>(&self, nic: &Nic) -> anyhow::Result<Session<P>> {
         let local = net_address(None, self.options.discriminator.as_bytes())?;
-        let address = crate::address::NicAddress(nic.registers()?.nic_address);
+        let address = NicAddress(nic.registers()?.nic_address);
         eprintln!(
             "{}: waiting for a client at {address}, discriminator {}",
             self.tool, self.options.discriminator

@@ -17,7 +17,9 @@ fn tool(name: &str) -> Command {
         other => panic!("no tool {other}"),
     };
     let mut command = Command::new(path);
-    command.env_remove("VIANIC_NIC").env_remove("RUST_LOG");
+    for variable in ["VIANIC_NIC", "VIANIC_HOSTS", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
     command
 }
 
@@ -128,6 +130,22 @@ fn pingpong_by_rdma() {
 }
 
 #[test]
+fn a_client_finds_its_server_by_name() {
+    let cards = Cards::start(2);
+    let hosts = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&hosts, "# the cards\n02:00:00:00:00:02 server.test server\n").expect("written");
+    let server = tool("vip-pingpong").args(["-d", &cards.name(1)]).spawn().expect("it runs");
+    let client = tool("vip-pingpong")
+        .args(["server", "-d", &cards.name(0), "-n", "10", "--check"])
+        .env("VIANIC_HOSTS", hosts.path())
+        .output()
+        .expect("it runs");
+    succeeds(&client);
+    assert!(server.wait_with_output().expect("it ends").status.success());
+    assert!(cards.counters(1).messages_received >= 10);
+}
+
+#[test]
 fn bandwidth_between_cards() {
     let text = between_cards("vip-bw", &[], &["--json", "-n", "500", "--check"]);
     let [result] = &json_lines(&text)[..] else { panic!("one line: {text}") };
@@ -171,10 +189,11 @@ fn a_table_for_people() {
 fn failures_exit_with_1_and_say_why() {
     let cards = Cards::start(1);
     let nic = cards.name(0);
-    let cases: [(&str, &[&str], &str); 5] = [
+    let cases: [(&str, &[&str], &str); 6] = [
         ("vip-info", &["direct:/nonexistent"], "no such NIC"),
         ("vip-pingpong", &["self", "-d", &nic, "--connect-timeout", "1s"], "nobody waits"),
         ("vip-bw", &["02:00:00:00:00:77", "-d", &nic], "no NIC has that address"),
+        ("vip-bw", &["no.such.nic", "-d", &nic], "no.such.nic is neither an address"),
         ("vip-pingpong", &["--self", "-d", &nic, "-s", "2000000"], "maximum of 1048576"),
         ("vip-bw", &["-d", "direct:/nonexistent"], "no such NIC"),
     ];
@@ -188,9 +207,8 @@ fn failures_exit_with_1_and_say_why() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 7] = [
         ("vip-info", &["--nonsense"]),
-        ("vip-pingpong", &["not-an-address"]),
         ("vip-pingpong", &["self", "--self"]),
         ("vip-pingpong", &["-n", "0"]),
         ("vip-pingpong", &["-a", "-s", "5"]),

@@ -8,18 +8,22 @@ mod connect;
 mod cq;
 mod error_callback;
 mod memory;
+mod name_service;
 mod nic;
 mod not_supported;
 mod notify;
 mod pointers;
+mod stderr_log;
 mod transfer;
 mod types;
+mod vendor;
 mod vi;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::name_service::NameError;
 use types::{VipReturn, VipUlong};
 
 /// Defines functions of the interface. A panic in one is a mistake of this library and becomes `VIP_ERROR_RESOURCE`, as C
@@ -60,6 +64,12 @@ fn code(error: &Error) -> VipReturn {
         Error::InvalidState(_) => VipReturn::INVALID_STATE,
         Error::NoMatch => VipReturn::NO_MATCH,
         Error::NotReachable => VipReturn::NOT_REACHABLE,
+        Error::NameService(error) => {
+            if matches!(error, NameError::Unreadable { .. } | NameError::Malformed { .. }) {
+                log::error!("{error}");
+            }
+            VipReturn::ERROR_NAMESERVICE
+        }
         Error::NotSupported => VipReturn::ERROR_NOT_SUPPORTED,
         Error::Agent(error) => {
             log::error!("{error}");

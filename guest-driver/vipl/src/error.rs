@@ -4,6 +4,7 @@ use vianic_abi::status::Status;
 
 use crate::agent::AgentError;
 use crate::descriptor::Malformed;
+use crate::name_service::NameError;
 
 /// Why a call failed. The C interface gives each as one `VIP_RETURN`.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,9 @@ pub enum Error {
     /// No NIC of the fabric has the address.
     #[error("no NIC has that address")]
     NotReachable,
+    /// The name service has no answer.
+    #[error(transparent)]
+    NameService(#[from] NameError),
     /// This library or the card cannot do it.
     #[error("not supported")]
     NotSupported,

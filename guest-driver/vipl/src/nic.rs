@@ -5,6 +5,7 @@ mod name;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use vianic_abi::command::NetAddress;
 use vianic_abi::nic_memory::{Counters, LinkState, Registers};
 
@@ -16,6 +17,8 @@ use crate::cq::{CompletionQueue, CqId};
 use crate::error::{Error, Result};
 use crate::handle::{Key, Kind, Pool, Shared};
 use crate::memory::{ProtectionTag, TagId};
+use crate::name_service::NameService;
+use crate::nic_address::NicAddress;
 use crate::settings::Settings;
 use crate::vi::{Vi, ViAttributes, ViId};
 
@@ -28,6 +31,8 @@ pub const MAX_CQ_ENTRIES: u64 = 1 << 20;
 pub(crate) struct NicObject {
     pub(crate) name: String,
     pub(crate) context: Arc<Context>,
+    /// The name service, while a C program has it initialised.
+    pub(crate) names: Mutex<Option<Arc<NameService>>>,
 }
 
 /// Names an open NIC. It may outlive it: then every call says [`Error::InvalidHandle`].
@@ -46,7 +51,7 @@ impl NicId {
     pub(crate) fn open_agent(name: &str, agent: Arc<dyn Agent>, settings: Settings) -> Result<Self> {
         let (key, slot) = NICS.take().ok_or(Error::OutOfResources("no more NIC handles"))?;
         let context = Context::open(Self(key), agent, settings).inspect_err(|_| NICS.give_back(key))?;
-        slot.put(key, Arc::new(NicObject { name: name.into(), context }));
+        slot.put(key, Arc::new(NicObject { name: name.into(), context, names: Mutex::default() }));
         Ok(Self(key))
     }
 
@@ -56,6 +61,10 @@ impl NicId {
 
     pub(crate) fn context(self) -> Result<Arc<Context>> {
         Ok(Arc::clone(&self.object()?.context))
+    }
+
+    pub(crate) fn start_name_service(self) -> Result<NameService> {
+        Ok(NameService::start(NicAddress(self.context()?.info.registers.nic_address))?)
     }
 
     /// Closes the NIC handle: ends everything that belongs to it, and every wait.
@@ -157,6 +166,14 @@ impl Nic {
     /// [`Error::TimedOut`]; [`Error::Closed`].
     pub fn connect_wait(&self, local: &NetAddress, timeout: Option<Duration>) -> Result<ConnectionRequest> {
         RequestId::wait(&self.0.context()?, local, timeout).map(ConnectionRequest::new)
+    }
+
+    /// Starts the name service: reads the hosts file as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NameService`] if the file cannot be read or is malformed.
+    pub fn start_name_service(&self) -> Result<NameService> {
+        self.0.start_name_service()
     }
 
     /// Sets what is done about asynchronous errors, on a thread of the library. `None`: they are logged.

@@ -54,8 +54,8 @@ fn main() -> ExitCode {
 fn exchange(options: &Options) -> anyhow::Result<()> {
     let nic = cli::open_nic(&options.common.nic)?;
     let plans = plans(options, nic.registers()?.max_transfer_size);
-    match options.common.peer {
-        Some(peer) => bandwidth::run(&nic, &options.common, peer.host(), plans),
+    match &options.common.peer {
+        Some(peer) => bandwidth::run(&nic, &options.common, peer.host(&nic)?, plans),
         None if options.both => both_sides(
             &nic,
             || bandwidth::serve(&nic, &options.common),

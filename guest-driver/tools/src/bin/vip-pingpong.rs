@@ -54,9 +54,9 @@ fn exchange(options: &Options) -> anyhow::Result<()> {
             || pingpong::run(&nic, &options.common, None, plan),
         );
     }
-    match options.common.peer {
+    match &options.common.peer {
         None => pingpong::serve(&nic, &options.common),
-        Some(peer) => pingpong::run(&nic, &options.common, peer.host(), plan(options, &nic)?),
+        Some(peer) => pingpong::run(&nic, &options.common, peer.host(&nic)?, plan(options, &nic)?),
     }
 }
 

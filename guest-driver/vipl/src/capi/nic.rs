@@ -4,9 +4,9 @@ use std::ffi::{c_char, c_ulong};
 
 use vianic_abi::NIC_ADDRESS_LEN;
 
-use crate::capi::entry_points;
 use crate::capi::pointers::{Handle, Name, Out};
 use crate::capi::types::{VipNicAttributes, VipReturn, VipUlong};
+use crate::capi::{entry_points, stderr_log};
 use crate::connect::MAX_DISCRIMINATOR_LEN;
 use crate::error::{Error, Result};
 use crate::nic::{MAX_CQ_ENTRIES, NicId, NicObject};
@@ -19,6 +19,7 @@ const MAX_PTAGS: u64 = 1024;
 
 entry_points! {
     fn VipOpenNic(DeviceName: Name, NicHandle: Out<Handle>) {
+        stderr_log::start();
         let place = NicHandle.required()?;
         place.set(Handle::NULL);
         place.set(Handle::new(NicId::open(DeviceName.required()?)?.0.value()));

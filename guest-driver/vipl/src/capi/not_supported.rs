@@ -1,10 +1,10 @@
 //! What this provider does not do: the functions exist, and say so.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 
 use crate::capi::entry_points;
 use crate::capi::pointers::{Handle, InAddress};
-use crate::capi::types::{VipBoolean, VipMemHandle, VipUlong};
+use crate::capi::types::{VipMemHandle, VipUlong};
 use crate::error::Error;
 
 /// Declares functions that return `VIP_ERROR_NOT_SUPPORTED`.
@@ -34,25 +34,4 @@ not_supported! {
     fn VipConnectPeerDone(ViHandle: Handle, RemoteViAttribs: *mut c_void);
     fn VipConnectPeerWait(ViHandle: Handle, RemoteViAttribs: *mut c_void);
     fn VipQuerySystemManagementInfo(NicHandle: Handle, InfoType: VipUlong, SysManInfo: *mut c_void);
-    fn VipNSInit(NicHandle: Handle, NSInitInfo: *mut c_void);
-    fn VipNSGetHostByName(
-        NicHandle: Handle,
-        Name: *mut c_char,
-        Address: *mut c_void,
-        NameIndex: VipUlong,
-    );
-    fn VipNSGetHostByAddr(
-        NicHandle: Handle,
-        Address: *mut c_void,
-        Name: *mut c_char,
-        NameLen: *mut VipUlong,
-    );
-    fn VipNSShutdown(NicHandle: Handle);
-    fn VipAddTagCQ(CQHandle: Handle, Event: *mut c_void, Tag: VipUlong, Priority: VipUlong);
-    fn VipRemoveTagCQ(CQHandle: Handle, Event: Handle, Tag: VipUlong);
-    fn VipPostDeferredSends(
-        ViHandle: Handle,
-        EnableInterrupt: VipBoolean,
-        SendsDeferred: *mut VipBoolean,
-    );
 }

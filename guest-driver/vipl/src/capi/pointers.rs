@@ -87,6 +87,75 @@ impl<T> Out<T> {
     }
 }
 
+/// A value to read and to replace: null, or one.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct InOut<T>(*mut T);
+
+/// There is a value, to read and to replace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<T>(*mut T);
+
+impl<T: Copy> InOut<T> {
+    #[cfg(test)]
+    pub(crate) fn at(place: &mut T) -> Self {
+        Self(place)
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    pub(crate) fn required(self) -> Result<Place<T>> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("a pointer to a value is null"));
+        }
+        Ok(Place(self.0))
+    }
+}
+
+impl<T: Copy> Place<T> {
+    pub(crate) fn get(self) -> T {
+        // SAFETY: not null, and C promises a T, aligned or not.
+        unsafe { self.0.read_unaligned() }
+    }
+
+    pub(crate) fn set(self, value: T) {
+        // SAFETY: as above.
+        unsafe { self.0.write_unaligned(value) };
+    }
+}
+
+/// Where to write a string: null, or as much room as another parameter says.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct OutString(*mut c_char);
+
+impl OutString {
+    #[cfg(test)]
+    pub(crate) fn to(place: &mut [u8]) -> Self {
+        Self(place.as_mut_ptr().cast())
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    pub(crate) fn required(self) -> Result<Self> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("a pointer for a name is null"));
+        }
+        Ok(self)
+    }
+
+    /// Writes a string and its zero, for which the caller has seen that there is room.
+    pub(crate) fn set(self, text: &str) {
+        // SAFETY: C promises the room.
+        unsafe {
+            std::ptr::copy_nonoverlapping(text.as_ptr().cast(), self.0, text.len());
+            self.0.add(text.len()).write(0);
+        }
+    }
+}
+
 /// A structure to read: null, or one.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
@@ -119,6 +188,9 @@ pub(crate) struct Name(*const c_char);
 
 impl Name {
     #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null());
+
+    #[cfg(test)]
     pub(crate) fn from(name: &CStr) -> Self {
         Self(name.as_ptr())
     }
@@ -130,7 +202,7 @@ impl Name {
         }
         // SAFETY: C promises a string that stays during the call.
         let name = unsafe { CStr::from_ptr(self.0) };
-        name.to_str().map_err(|_| Error::InvalidHandle("NIC"))
+        name.to_str().map_err(|_| Error::InvalidParameter("the name is not UTF-8"))
     }
 }
 
@@ -159,20 +231,35 @@ impl InAddress {
         unsafe { std::slice::from_raw_parts(self.0.add(offset), length) }.to_vec()
     }
 
+    fn length_at(self, offset: usize) -> usize {
+        match self.bytes(offset, 2)[..] {
+            [low, high] => usize::from(u16::from_ne_bytes([low, high])),
+            _ => usize::MAX,
+        }
+    }
+
     /// Host and discriminator.
     fn parts(self) -> Result<(Vec<u8>, Vec<u8>)> {
         if self.0.is_null() {
             return Err(Error::InvalidParameter("a network address is null"));
         }
-        let length_at = |offset| match self.bytes(offset, 2)[..] {
-            [low, high] => usize::from(u16::from_ne_bytes([low, high])),
-            _ => usize::MAX,
-        };
-        let (host_len, discriminator_len) = (length_at(0), length_at(2));
+        let (host_len, discriminator_len) = (self.length_at(0), self.length_at(2));
         if host_len > MAX_HOST_LEN || discriminator_len > MAX_DISCRIMINATOR_LEN {
             return Err(Error::InvalidParameter("a network address has a part that is too long"));
         }
         Ok((self.bytes(LENGTHS, host_len), self.bytes(LENGTHS + host_len, discriminator_len)))
+    }
+
+    /// The host part alone: what follows it may be anything. None means this NIC.
+    pub(crate) fn host(self) -> Result<Option<[u8; NIC_ADDRESS_LEN]>> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("a network address is null"));
+        }
+        match self.length_at(0) {
+            0 => Ok(None),
+            NIC_ADDRESS_LEN => Ok(self.bytes(LENGTHS, NIC_ADDRESS_LEN).first_chunk().copied()),
+            _ => Err(Error::InvalidParameter("a host address has 6 bytes")),
+        }
     }
 
     /// An address of this side: its host part may be anything, as programs leave it uninitialised.
@@ -202,6 +289,27 @@ impl OutAddress {
     #[cfg(test)]
     pub(crate) fn to(bytes: &mut [u8]) -> Self {
         Self(bytes.as_mut_ptr())
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    pub(crate) fn required(self) -> Result<Self> {
+        if self.0.is_null() {
+            return Err(Error::InvalidParameter("a pointer for a network address is null"));
+        }
+        Ok(self)
+    }
+
+    /// Writes the host's length and bytes, and nothing else: programs put their discriminator behind it themselves, before
+    /// or after. What the length was does not matter.
+    pub(crate) fn set_host(self, host: [u8; NIC_ADDRESS_LEN]) {
+        let length = u16::try_from(host.len()).unwrap_or_default().to_ne_bytes();
+        // SAFETY: C promises room for the longest address.
+        unsafe {
+            std::ptr::copy_nonoverlapping(length.as_ptr(), self.0, length.len());
+            std::ptr::copy_nonoverlapping(host.as_ptr(), self.0.add(LENGTHS), host.len());
+        }
     }
 
     pub(crate) fn set(self, address: &NetAddress) {

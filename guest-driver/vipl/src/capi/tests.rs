@@ -3,3 +3,5 @@
 mod calls;
 mod garbage;
 mod header;
+mod name_service;
+mod vendor;

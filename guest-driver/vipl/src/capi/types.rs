@@ -47,6 +47,7 @@ c_enum! {
         INVALID_RDMAREAD = 10,
         DESCRIPTOR_ERROR = 11,
         INVALID_STATE = 12,
+        ERROR_NAMESERVICE = 13,
         NO_MATCH = 14,
         NOT_REACHABLE = 15,
         ERROR_NOT_SUPPORTED = 16,

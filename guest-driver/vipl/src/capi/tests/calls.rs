@@ -11,7 +11,7 @@ use crate::capi::types::{
     DescriptorPtr, VipBoolean, VipErrorDescriptor, VipMemAttributes, VipResourceCode, VipReturn,
     VipViAttributes, VipViState,
 };
-use crate::capi::{connect, cq, error_callback, memory, nic, not_supported, notify, timeout, transfer, vi};
+use crate::capi::{connect, cq, error_callback, memory, nic, notify, timeout, transfer, vi};
 use crate::descriptor::Queue;
 use crate::tests::{self, DONE, LIMIT, TestDescriptor};
 
@@ -380,13 +380,4 @@ fn one_descriptor_too_many_is_refused_and_reported() {
     assert_eq!(error.vi_handle.value(), vi_handle.value());
     assert_eq!(error.descriptor, descriptors[1024].pointer().cast());
     open.close().unwrap();
-}
-
-#[test]
-fn what_is_not_there_says_so() {
-    // SAFETY: nothing is looked at.
-    let answers = unsafe {
-        [not_supported::VipNSInit(Handle::NULL, null_mut()), not_supported::VipNSShutdown(Handle::NULL)]
-    };
-    assert_eq!(answers, [VipReturn::ERROR_NOT_SUPPORTED; 2]);
 }

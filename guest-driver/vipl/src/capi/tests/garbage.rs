@@ -1,11 +1,11 @@
 //! Whatever a program passes as a handle, it gets an answer.
 
 use std::ffi::c_void;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
-use crate::capi::pointers::{Handle, In, InAddress, Name, Out, OutAddress};
+use crate::capi::pointers::{Handle, In, InAddress, InOut, Name, Out, OutAddress, OutString};
 use crate::capi::types::{DescriptorPtr, VipBoolean, VipReturn};
-use crate::capi::{connect, cq, error_callback, memory, nic, notify, transfer, vi};
+use crate::capi::{connect, cq, error_callback, memory, name_service, nic, notify, transfer, vendor, vi};
 use crate::tests;
 
 /// Values that programs have been seen to pass, and neighbours of a handle that exists: other uses of its slot and other
@@ -75,6 +75,23 @@ fn no_function_takes_a_handle_that_names_nothing() {
                     notify::VipSendNotify(handle, null_mut(), Some(never_vi)),
                     notify::VipRecvNotify(handle, null_mut(), Some(never_vi)),
                     notify::VipCQNotify(handle, null_mut(), Some(never_cq)),
+                    name_service::VipNSInit(handle, null_mut()),
+                    name_service::VipNSGetHostByName(
+                        handle,
+                        Name::from(c"localhost"),
+                        OutAddress::to(&mut [0; 40]),
+                        0,
+                    ),
+                    name_service::VipNSGetHostByAddr(
+                        handle,
+                        place(),
+                        OutString::to(&mut [0; 300]),
+                        InOut::at(&mut 300),
+                    ),
+                    name_service::VipNSShutdown(handle),
+                    vendor::VipAddTagCQ(handle, Out::to(&mut other), 1, 1),
+                    vendor::VipRemoveTagCQ(handle, handle, 1),
+                    vendor::VipPostDeferredSends(handle, 0, Out::to(&mut boolean)),
                 ]
             };
             assert!(
@@ -100,7 +117,7 @@ fn null_results_and_names_are_refused() {
     // SAFETY: all pointers are good or null.
     let answers = unsafe {
         [
-            nic::VipOpenNic(std::mem::transmute::<*const u8, Name>(null()), Out::to(&mut handle)),
+            nic::VipOpenNic(Name::NULL, Out::to(&mut handle)),
             nic::VipOpenNic(Name::from(c"nic0"), Out::NULL),
             nic::VipQueryNic(nic_handle, Out::NULL),
             memory::VipCreatePtag(nic_handle, Out::NULL),

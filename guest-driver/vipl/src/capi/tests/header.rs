@@ -143,7 +143,6 @@ fn facts() -> Vec<(String, i64)> {
     for (name, value) in <ErrorCode as vianic_abi::layout::Names>::CONSTANTS {
         constant(format!("VIP_ERROR_{name}"), *value);
     }
-    constant("VIP_ERROR_NAMESERVICE".into(), 13);
     constant("VIP_ERROR".into(), 11);
     constant("VIP_RESOURCE_CQ".into(), 2);
     constant("VIP_SERVICE_UNRELIABLE".into(), ReliabilityLevel::UNRELIABLE.0.into());

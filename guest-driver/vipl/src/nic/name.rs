@@ -6,6 +6,7 @@
 //! | `/dev/vianicN`, `vianicN` | card N of this machine |
 //! | `nicN`, `VINICN`, `clanviN`, `via_ethN` | the same, or the N-th one that `VIANIC_NIC` lists |
 //! | `via_lo` | as `nic0` |
+//! | `\\.\VIN` | as `nic` with N - 1 |
 //!
 //! Only the last component of a path counts. Programs try names upwards until one does not exist, so anything else
 //! is quietly no NIC.
@@ -19,6 +20,8 @@ use crate::error::{Error, Result};
 const OWN_NAME: &str = "vianic";
 const GENERIC_NAMES: [&str; 4] = ["nic", "VINIC", "clanvi", "via_eth"];
 const LOOPBACK_NAME: &str = "via_lo";
+/// Counted from 1. Programs that ran on Windows too try it as well.
+const WINDOWS_NAME: &str = r"\\.\VI";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
@@ -49,7 +52,10 @@ fn resolve(name: &str, listed: Option<&str>) -> Option<Name> {
     }
     let number = match last_component(name) {
         LOOPBACK_NAME => 0,
-        generic => GENERIC_NAMES.iter().find_map(|prefix| numbered(generic, prefix))?,
+        generic => match numbered(generic, WINDOWS_NAME) {
+            Some(from_one) => from_one.checked_sub(1)?,
+            None => GENERIC_NAMES.iter().find_map(|prefix| numbered(generic, prefix))?,
+        },
     };
     match listed {
         Some(listed) => resolve_own(listed.split(',').nth(number)?.trim()),
@@ -90,14 +96,17 @@ mod tests {
         for name in ["via_lo", "/dev/via_lo", "/etc/via_lo"] {
             assert_eq!(resolve(name, None), Some(device(0)), "{name}");
         }
+        for (name, number) in [(r"\\.\VI1", 0), (r"\\.\VI12", 11)] {
+            assert_eq!(resolve(name, None), Some(device(number)), "{name}");
+        }
         assert_eq!(resolve("direct:/run/a:b", None), Some(Name::Direct("/run/a:b".into())));
     }
 
     #[test]
     fn other_names_mean_nothing() {
         for name in [
-            "", "/", "nic", "nic01", "nic+1", "nic-1", "NIC0", r"\\.\VI1", "eth0", "nic0x", "nic0/",
-            "via_lo0",
+            "", "/", "nic", "nic01", "nic+1", "nic-1", "NIC0", r"\\.\VI0", r"\\.\VI", "VI1", "eth0", "nic0x",
+            "nic0/", "via_lo0",
         ] {
             assert_eq!(resolve(name, None), None, "{name}");
         }
@@ -109,7 +118,13 @@ mod tests {
         assert_eq!(resolve("nic0", listed), Some(Name::Direct("/run/first".into())));
         assert_eq!(resolve("via_lo", listed), Some(Name::Direct("/run/first".into())));
         assert_eq!(resolve("VINIC1", listed), Some(device(7)));
-        assert_eq!(resolve("VINIC2", listed), None, "programs count upwards until a name does not exist");
+        for name in ["VINIC2", "/dev/clanvi2", r"\\.\VI3", "VINIC18446744073709551616"] {
+            assert_eq!(
+                resolve(name, listed),
+                None,
+                "{name}: programs count upwards until a name does not exist"
+            );
+        }
         assert_eq!(resolve("vianic2", listed), Some(device(2)));
     }
 }

@@ -1,6 +1,14 @@
 # The two commands, and what they are made of. Everything that is missing is installed or provisioned on the way.
 
-.PHONY: demo test build man check clean help
+.PHONY: demo test build man check install clean help
+
+# Where `install` puts what `build` has built. DESTDIR goes in front, for packages.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+BUILT ?= target/release
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,6 +31,10 @@ man: ## The manual, in target/man: man -M target/man vipl
 
 check: ## What is quick: format, lints, tests without QEMU
 	@ci/test.sh quick
+
+install: ## Install VIPL, its manual and the tools, once built, under PREFIX (/usr/local)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' \
+		INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' BUILT='$(BUILT)' guest-driver/vipl/install.sh
 
 clean: ## Remove what was built here; the cache of packages and images stays (vianic doctor says where)
 	@cargo clean

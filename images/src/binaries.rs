@@ -69,7 +69,7 @@ pub fn build(workspace: &Path, progress: Progress<'_>) -> Result<Binaries> {
                 guest: Path::new("/usr/lib/x86_64-linux-gnu").join(name),
                 host: library,
                 mode: 0o644,
-                aliases: vec![SONAME.to_owned()],
+                aliases: ALIASES.map(str::to_owned).into(),
             });
         }
     }
@@ -77,8 +77,9 @@ pub fn build(workspace: &Path, progress: Progress<'_>) -> Result<Binaries> {
     Ok(Binaries { agent, files })
 }
 
-/// The name under which programs look for the library that they were linked with.
-const SONAME: &str = "libvipl.so.1";
+/// The names under which programs look for the library: the one that they were linked with, and what other providers
+/// called theirs.
+const ALIASES: [&str; 3] = ["libvipl.so.1", "vipl.so", "libgnivipl.so"];
 
 /// Builds packages in a target folder of their own, so that other builds' flags don't undo these, and returns
 /// what came out of those that belong to the workspace.

@@ -46,6 +46,17 @@ impl CProgram {
         })
     }
 
+    /// A program in the C of 1989 that takes these options of the compiler behind its sources.
+    ///
+    /// # Errors
+    /// If it does not compile without a warning.
+    pub fn with_options(sources: &[&str], options: &[&str]) -> Result<Self> {
+        compile(sources, |command, _| {
+            command.args(["-std=c89", "-pedantic", "-D_REENTRANT", "-pthread"]).args(options);
+            Ok(())
+        })
+    }
+
     /// The program's file.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -15,11 +15,13 @@ mod artifacts;
 mod c_program;
 mod direct;
 mod fabric;
+mod installation;
 mod program;
 
 pub use c_program::CProgram;
 pub use direct::DirectCards;
 pub use fabric::{Builder, TestFabric, fabric};
+pub use installation::Installation;
 pub use program::program;
 pub use vianic;
 pub use vianic_guest_agent::{ExitStatus, ModuleState};

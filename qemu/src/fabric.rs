@@ -12,6 +12,7 @@ use crate::accel::{self, Choice, Decision};
 use crate::address::Address;
 use crate::card::{Card, CardConfig};
 use crate::error::{Error, Result};
+use crate::hosts;
 use crate::image::GuestImage;
 use crate::limit::Limit;
 use crate::probe::Qemu;
@@ -171,9 +172,11 @@ fn start(run_dir: &RunDir, config: &FabricConfig) -> Result<Parts> {
         }
     };
     let mut sockets = card.iter().flat_map(|card| card.sockets().iter().cloned());
-    let guests: Vec<_> = (1..=config.vms)
-        .map(|number| VmConfig {
-            name: format!("vm{number}"),
+    let guests: Vec<_> = (0..config.vms)
+        .map(|vm| VmConfig {
+            name: hosts::name(vm),
+            kernel_arguments: format!("{} hostname={}", guest.kernel_arguments, hosts::name(vm)),
+            files: vec![hosts::file(&addresses)],
             cards: sockets.by_ref().take(config.cards).collect(),
             ..guest.clone()
         })
@@ -219,6 +222,7 @@ fn guest(config: &FabricConfig, qemu: &Qemu) -> VmConfig {
         kernel: config.image.kernel.clone(),
         initrd: config.image.initrd.clone(),
         kernel_arguments,
+        files: vec![],
         cards: vec![],
         on_reboot: config.on_reboot,
         qemu_arguments: config.qemu_arguments.clone(),

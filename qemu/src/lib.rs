@@ -8,6 +8,7 @@ mod child;
 mod command_line;
 pub mod error;
 pub mod fabric;
+mod hosts;
 pub mod image;
 pub mod limit;
 mod log_tail;

@@ -35,6 +35,17 @@ pub enum OnReboot {
     Restart,
 }
 
+/// A file that a guest gets at each boot.
+#[derive(Debug, Clone)]
+pub struct VmFile {
+    /// Where; missing directories are made.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// What is in it.
+    pub contents: Vec<u8>,
+}
+
 /// A guest to be started.
 #[derive(Debug, Clone)]
 pub struct VmConfig {
@@ -54,6 +65,8 @@ pub struct VmConfig {
     pub initrd: PathBuf,
     /// The kernel's command line.
     pub kernel_arguments: String,
+    /// Files it has besides those of its image.
+    pub files: Vec<VmFile>,
     /// Sockets of the cards in it.
     pub cards: Vec<PathBuf>,
     /// What a reboot leads to.
@@ -74,6 +87,7 @@ pub struct Vm {
     agent: Arc<Agent>,
     stderr: PathBuf,
     serial: PathBuf,
+    files: Vec<VmFile>,
     boot_limit: Duration,
     on_reboot: OnReboot,
 }
@@ -86,10 +100,15 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Waits until the guest's agent answers.
+    /// Waits until the guest's agent answers and the guest has its files.
     pub fn wait_ready(&self) -> Result<()> {
         let limit = Limit::new(format!("the agent of {} to answer", self.name), self.boot_limit);
-        self.explain(self.agent.wait_ready(&limit))
+        self.explain(self.agent.wait_ready(&limit))?;
+        self.write_files()
+    }
+
+    fn write_files(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| self.write_file(&file.path, file.mode, &file.contents))
     }
 
     /// Starts QEMU without waiting for the guest.
@@ -124,6 +143,7 @@ impl Vm {
             agent: Arc::new(agent),
             stderr,
             serial: files.serial,
+            files: config.files.clone(),
             boot_limit: config.boot_limit,
             on_reboot: config.on_reboot,
         };
@@ -209,7 +229,8 @@ impl Vm {
             .and_then(|()| how())
             .and_then(|()| self.agent.wait_boot(before, &limit))
             .and_then(|()| self.allow_reboot(self.on_reboot == OnReboot::Restart));
-        self.explain(outcome)
+        self.explain(outcome)?;
+        self.write_files()
     }
 
     fn allow_reboot(&self, allow: bool) -> Result<()> {

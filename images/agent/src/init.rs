@@ -13,7 +13,7 @@ use rustix::{
     fs::Mode,
     io::Errno,
     mount::{MountFlags, mount},
-    system::{finit_module, sethostname},
+    system::{finit_module, sethostname, uname},
 };
 use vianic_guest_agent::ModuleState;
 
@@ -54,7 +54,10 @@ pub(crate) fn prepare() -> anyhow::Result<ModuleState> {
     if let Err(error) = sys::loopback_up() {
         eprintln!("vianic-guest-agent: setting up lo: {error}");
     }
-    if let Err(error) = sethostname(b"vianic") {
+    // Unless the kernel was told one.
+    if uname().nodename() == c"(none)"
+        && let Err(error) = sethostname(b"vianic")
+    {
         eprintln!("vianic-guest-agent: setting the host name: {error}");
     }
     if let Err(error) = online_cpus() {

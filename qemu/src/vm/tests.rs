@@ -18,6 +18,7 @@ pub(crate) fn config() -> VmConfig {
         kernel: "/k/vmlinuz".into(),
         initrd: "/k/initrd".into(),
         kernel_arguments: "console=ttyS0 quiet".to_owned(),
+        files: vec![],
         cards: vec![],
         on_reboot: OnReboot::Exit,
         qemu_arguments: vec![],

@@ -89,3 +89,26 @@ fn an_old_style_program_runs_in_a_guest() -> Result<()> {
     nothing_left(&fabric)?;
     fabric.stop()
 }
+
+#[test]
+fn a_child_over_the_direct_link_has_no_right_to_its_parents_nic() -> Result<()> {
+    let program = CProgram::for_vipl(&["fork.c"])?;
+    let cards = DirectCards::launch("a child over the direct link", 3)?;
+    // Such a card serves one process.
+    let output = Command::new(program.path())
+        .args([cards.nic(0), cards.nic(1), cards.nic(2)])
+        .env("LD_LIBRARY_PATH", program.libraries())
+        .output()?;
+    ensure!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    cards.stop()
+}
+
+#[test]
+fn a_child_in_a_guest_has_no_right_to_its_parents_nic() -> Result<()> {
+    let program = CProgram::for_vipl(&["fork.c"])?;
+    let fabric = fabric("a child in a guest").memory_mib(512).launch()?;
+    let path = install(&fabric, &program)?;
+    fabric.run(0, &format!("{path} nic0 nic0 nic0"))?;
+    nothing_left(&fabric)?;
+    fabric.stop()
+}

@@ -4,12 +4,16 @@
 //! use of it. Whoever comes with a key finds the slot by its number and then asks the slot, under the lock that he
 //! needs anyway, whether it is still used for that key. So a lookup costs a few instructions and no write to
 //! shared memory, and a stale or invented handle is refused, whatever its value.
+//!
+//! A key also names the process, as forks tell them apart: a child's copy of its parent's handles is stale.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+
+use crate::fork;
 
 /// What a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +27,25 @@ pub(crate) enum Kind {
 }
 
 /// A handle's value: a mark that no pointer of a user process has (8 bits: 0xA and the kind), the use of the slot
-/// (32 bits), the slot's number (24 bits).
+/// (32 bits), the process's generation (8 bits), the slot's number (16 bits).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key(NonZeroU64);
 
 const MARK: u64 = 0xa0;
-const INDEX_BITS: u32 = 24;
+const INDEX_BITS: u32 = 16;
+const GENERATION_BITS: u32 = 8;
 const USE_BITS: u32 = 32;
+const USE_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
+const MARK_SHIFT: u32 = USE_SHIFT + USE_BITS;
 
 impl Key {
-    fn new(kind: Kind, use_number: u32, index: u32) -> Self {
+    fn new(kind: Kind, use_number: u32, index: u16) -> Self {
         let mark = MARK | u64::from(kind as u8);
-        let value = mark << (INDEX_BITS + USE_BITS) | u64::from(use_number) << INDEX_BITS | u64::from(index);
+        let generation = u64::from(fork::generation());
+        let value = mark << MARK_SHIFT
+            | u64::from(use_number) << USE_SHIFT
+            | generation << INDEX_BITS
+            | u64::from(index);
         Self(NonZeroU64::new(value).expect("the mark is not zero"))
     }
 
@@ -46,7 +57,7 @@ impl Key {
     /// The key of a value that may be anything; `None` if it is no handle of that kind.
     fn of(kind: Kind, value: u64) -> Option<Self> {
         let mark = MARK | u64::from(kind as u8);
-        NonZeroU64::new(value).filter(|value| value.get() >> (INDEX_BITS + USE_BITS) == mark).map(Self)
+        NonZeroU64::new(value).filter(|value| value.get() >> MARK_SHIFT == mark).map(Self)
     }
 
     fn index(self) -> usize {
@@ -54,7 +65,12 @@ impl Key {
     }
 
     fn use_number(self) -> u32 {
-        u32::try_from(self.value() >> INDEX_BITS & u64::from(u32::MAX)).unwrap_or_default()
+        u32::try_from(self.value() >> USE_SHIFT & u64::from(u32::MAX)).unwrap_or_default()
+    }
+
+    #[inline]
+    fn is_of_this_process(self) -> bool {
+        self.value() >> INDEX_BITS & ((1 << GENERATION_BITS) - 1) == u64::from(fork::generation())
     }
 }
 
@@ -66,6 +82,7 @@ impl fmt::Debug for Key {
 
 const CHUNK: usize = 64;
 const CHUNKS: usize = 1024;
+const _: () = assert!(CHUNK * CHUNKS == 1 << INDEX_BITS);
 
 /// Slots for objects of one kind.
 pub(crate) struct Pool<T> {
@@ -92,14 +109,15 @@ impl<T: Default> Pool<T> {
 
     /// A slot for a new object, with a key that was never used; `None` when all are taken.
     pub(crate) fn take(&self) -> Option<(Key, &T)> {
+        fork::watch();
         let mut free = self.free.lock();
         let key = if free.fresh < CHUNK * CHUNKS && free.used.len() < CHUNK {
-            let index = u32::try_from(free.fresh).ok()?;
+            let index = u16::try_from(free.fresh).ok()?;
             free.fresh += 1;
             Key::new(self.kind, 1, index)
         } else {
             let last = free.used.pop_front()?;
-            let index = u32::try_from(last.index()).ok()?;
+            let index = u16::try_from(last.index()).ok()?;
             Key::new(self.kind, last.use_number().checked_add(1).unwrap_or(1), index)
         };
         let chunk = self.chunks[key.index() / CHUNK]
@@ -112,9 +130,12 @@ impl<T: Default> Pool<T> {
         self.free.lock().used.push_back(key);
     }
 
-    /// The slot that `key` names. It may be in use for another key by now.
+    /// The slot that `key` names. It may be in use for another key by now. None if the key is another process's.
     #[inline]
     pub(crate) fn slot(&self, key: Key) -> Option<&T> {
+        if !key.is_of_this_process() {
+            return None;
+        }
         self.chunks.get(key.index() / CHUNK)?.get().map(|chunk| &chunk[key.index() % CHUNK])
     }
 

@@ -15,6 +15,7 @@ mod cq;
 mod descriptor;
 mod descriptor_pool;
 mod error;
+mod fork;
 mod handle;
 pub mod mapping;
 mod memory;

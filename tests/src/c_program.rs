@@ -22,7 +22,7 @@ impl CProgram {
     /// # Errors
     /// If it does not compile without a warning.
     pub fn for_kernel_agent(sources: &[&str]) -> Result<Self> {
-        compile(sources, |command, _| {
+        compile(&programs(sources)?, |command, _| {
             command.args(["-std=gnu11", "-static", "-pthread"]);
             command.arg("-I").arg(workspace::root()?.join("guest-driver/abi/include"));
             Ok(())
@@ -34,15 +34,28 @@ impl CProgram {
     /// # Errors
     /// If it does not compile without a warning.
     pub fn for_vipl(sources: &[&str]) -> Result<Self> {
-        compile(sources, |command, directory| {
-            let library = program("vipl", "libvipl.so")?;
-            for name in ["libvipl.so", "libvipl.so.1"] {
-                std::os::unix::fs::symlink(&library, directory.join(name))?;
+        compile(&programs(sources)?, |command, directory| {
+            command.args(["-std=c89", "-pedantic", "-D_REENTRANT"]);
+            link_vipl(command, directory)
+        })
+    }
+
+    /// The conformance suite, `tests/conformance`.
+    ///
+    /// # Errors
+    /// If it does not compile without a warning.
+    pub fn conformance_suite() -> Result<Self> {
+        let mut sources = vec![];
+        for entry in std::fs::read_dir(workspace::root()?.join("tests/conformance"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "c") {
+                sources.push(path);
             }
-            command.args(["-std=c89", "-pedantic", "-D_REENTRANT", "-pthread"]);
-            command.arg("-I").arg(workspace::root()?.join("guest-driver/vipl/include"));
-            command.arg("-L").arg(directory).arg("-lvipl");
-            Ok(())
+        }
+        sources.sort();
+        compile(&sources, |command, directory| {
+            command.args(["-std=c99", "-pedantic", "-D_GNU_SOURCE"]);
+            link_vipl(command, directory)
         })
     }
 
@@ -51,7 +64,7 @@ impl CProgram {
     /// # Errors
     /// If it does not compile without a warning.
     pub fn with_options(sources: &[&str], options: &[&str]) -> Result<Self> {
-        compile(sources, |command, _| {
+        compile(&programs(sources)?, |command, _| {
             command.args(["-std=c89", "-pedantic", "-D_REENTRANT", "-pthread"]).args(options);
             Ok(())
         })
@@ -70,14 +83,29 @@ impl CProgram {
     }
 }
 
-/// Compiles files of `tests/programs`; `options` adds what stands behind the sources.
-fn compile(sources: &[&str], options: impl FnOnce(&mut Command, &Path) -> Result<()>) -> Result<CProgram> {
+fn programs(sources: &[&str]) -> Result<Vec<PathBuf>> {
+    let folder = workspace::root()?.join("tests/programs");
+    Ok(sources.iter().map(|source| folder.join(source)).collect())
+}
+
+/// Links with this build's VIPL, under the names that programs look for in `directory`.
+fn link_vipl(command: &mut Command, directory: &Path) -> Result<()> {
+    let library = program("vipl", "libvipl.so")?;
+    for name in ["libvipl.so", "libvipl.so.1"] {
+        std::os::unix::fs::symlink(&library, directory.join(name))?;
+    }
+    command.arg("-pthread");
+    command.arg("-I").arg(workspace::root()?.join("guest-driver/vipl/include"));
+    command.arg("-L").arg(directory).arg("-lvipl");
+    Ok(())
+}
+
+/// Compiles a program; `options` adds what stands behind the sources.
+fn compile(sources: &[PathBuf], options: impl FnOnce(&mut Command, &Path) -> Result<()>) -> Result<CProgram> {
     let directory = RunDir::new()?;
     let path = directory.path().join("program");
-    let folder = workspace::root()?.join("tests/programs");
     let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path);
-    command.args(sources.iter().map(|source| folder.join(source)));
+    command.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&path).args(sources);
     options(&mut command, directory.path())?;
     let output = command.output().context("cannot run cc: install a C compiler")?;
     ensure!(output.status.success(), "cc {sources:?}:\n{}", String::from_utf8_lossy(&output.stderr));

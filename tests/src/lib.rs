@@ -15,13 +15,17 @@ mod artifacts;
 mod c_program;
 mod direct;
 mod fabric;
+mod guest;
 mod installation;
 mod program;
+mod tap;
 
 pub use c_program::CProgram;
 pub use direct::DirectCards;
 pub use fabric::{Builder, TestFabric, fabric};
+pub use guest::{install, nothing_left};
 pub use installation::Installation;
 pub use program::program;
+pub use tap::Report;
 pub use vianic;
 pub use vianic_guest_agent::{ExitStatus, ModuleState};

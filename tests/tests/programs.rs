@@ -3,42 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use vianic_tests::{CProgram, DirectCards, TestFabric, fabric};
-
-/// Copies a program into a guest and returns its path there.
-fn install(fabric: &TestFabric, program: &CProgram) -> Result<&'static str> {
-    let path = "/root/program";
-    fabric.vms()[0].write_file(path, 0o755, &std::fs::read(program.path())?)?;
-    Ok(path)
-}
-
-fn nothing_left(fabric: &TestFabric) -> Result<()> {
-    fabric.run(
-        0,
-        "cd /sys/class/misc/vianic0
-         i=0; until [ $(cat pinned_pages) = 0 -a $(cat pending_unpins) = 0 ]; do
-             i=$((i + 1)); [ $i -lt 300 ] || exit 1; sleep 0.1
-         done
-         test $(cat contexts) = 0 && test $(cat regions) = 0",
-    )?;
-    let log = fabric.run(0, "dmesg")?;
-    for trouble in ["BUG", "WARNING", "Oops"] {
-        ensure!(!log.contains(trouble), "the kernel reports a {trouble}:\n{log}");
-    }
-    Ok(())
-}
-
-/// Looks at a test's report in TAP: a plan that is kept, and no line that begins with "not ok".
-fn all_ok(report: &str) -> Result<()> {
-    let tests = report.lines().filter(|line| line.starts_with("ok ")).count();
-    let failed: Vec<_> = report.lines().filter(|line| line.starts_with("not ok ")).collect();
-    ensure!(failed.is_empty(), "{failed:#?}");
-    ensure!(
-        tests > 0 && report.lines().any(|line| line == format!("1..{tests}")),
-        "the program did not come to its end:\n{report}"
-    );
-    Ok(())
-}
+use vianic_tests::{CProgram, DirectCards, Report, fabric, install, nothing_left};
 
 #[test]
 fn fault_41_the_kernel_agents_calls() -> Result<()> {
@@ -51,13 +16,13 @@ fn fault_41_the_kernel_agents_calls() -> Result<()> {
         "tap.c",
     ])?;
     let fabric = fabric("the kernel agent's calls").launch()?;
-    let path = install(&fabric, &program)?;
+    let path = install(&fabric, 0, &program)?;
     let output = fabric.try_run(0, path)?;
     // With what it skipped.
     log::info!("{}", output.stdout());
-    all_ok(&output.stdout())?;
+    Report::read(&output.stdout())?;
     ensure!(output.status.success(), "{}\n{}{}", output.status, output.stdout(), output.stderr());
-    nothing_left(&fabric)?;
+    nothing_left(&fabric, 0)?;
     fabric.run(0, "vip-pingpong --self --iterations 100 --check && rmmod vianic")?;
     fabric.stop()
 }
@@ -84,9 +49,9 @@ fn an_old_style_program_runs_over_the_direct_link() -> Result<()> {
 fn an_old_style_program_runs_in_a_guest() -> Result<()> {
     let program = CProgram::for_vipl(&["old_style.c"])?;
     let fabric = fabric("old-style program in a guest").memory_mib(512).launch()?;
-    let path = install(&fabric, &program)?;
+    let path = install(&fabric, 0, &program)?;
     fabric.run(0, &format!("{path} VINIC0"))?;
-    nothing_left(&fabric)?;
+    nothing_left(&fabric, 0)?;
     fabric.stop()
 }
 
@@ -107,8 +72,8 @@ fn a_child_over_the_direct_link_has_no_right_to_its_parents_nic() -> Result<()> 
 fn a_child_in_a_guest_has_no_right_to_its_parents_nic() -> Result<()> {
     let program = CProgram::for_vipl(&["fork.c"])?;
     let fabric = fabric("a child in a guest").memory_mib(512).launch()?;
-    let path = install(&fabric, &program)?;
+    let path = install(&fabric, 0, &program)?;
     fabric.run(0, &format!("{path} nic0 nic0 nic0"))?;
-    nothing_left(&fabric)?;
+    nothing_left(&fabric, 0)?;
     fabric.stop()
 }

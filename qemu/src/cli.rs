@@ -25,7 +25,7 @@ Examples:
   vianic run --copy ./my-test -- /root/my-test --fast
                                              Runs your program in a guest
   vianic demo                                Two guests measure their NICs against each other
-  vianic bench latency                       Post to completion beside this machine's core-to-core time
+  vianic bench latency                       The card beside the limits of this machine
   vianic doctor                              Says what vianic has found on this machine
 
 The first run downloads Debian packages (QEMU and a kernel, 100 MB) into the cache and builds the guest
@@ -51,7 +51,7 @@ enum Command {
     Run(Box<run::Run>),
     /// Let two guests measure latency and bandwidth between their NICs.
     Demo(demo::Demo),
-    /// Measure the card beside the limits of this machine, without a guest.
+    /// Measure the card beside the limits of this machine.
     Bench(bench::Bench),
     /// Build the guest image, or show where it is.
     Image(image::Image),

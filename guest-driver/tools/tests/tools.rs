@@ -242,14 +242,29 @@ fn a_server_whose_client_dies_says_so() {
 }
 
 #[test]
-fn the_latency_benchmark_reports_both_times() {
+fn the_benchmarks_measure_the_card_beside_its_limit() {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if cores < 2 {
         return;
     }
     let cards = Cards::start(1);
-    let arguments = ["latency", "-d", &cards.name(0), "--rounds", "20", "--batch", "10", "--json"];
-    let [result] = &json_lines(&succeeds(&run("vip-bench", &arguments)))[..] else { panic!("one line") };
-    assert!(result["ratio"].as_f64().expect("a number") > 0.0);
-    assert_eq!(result["rounds"].as_u64().zip(result["dropped"].as_u64()).map(|(a, b)| a + b), Some(20));
+    for (benchmark, quantity, with_singles) in
+        [("latency", "latency", true), ("rate", "rate", false), ("bandwidth", "bandwidth", false)]
+    {
+        let arguments =
+            [benchmark, "-d", &cards.name(0), "-s", "64", "--rounds", "2", "--samples", "2", "--json"];
+        let [result] = &json_lines(&succeeds(&run("vip-bench", &arguments)))[..] else { panic!("one line") };
+        let [case] = &result.as_array().expect("cases")[..] else { panic!("one case: {result}") };
+        assert_eq!((&case["quantity"], &case["size"]), (&Value::from(quantity), &Value::from(64)));
+        let outcomes = case["outcomes"].as_array().expect("outcomes");
+        let of =
+            |role: &str| outcomes.iter().find(|outcome| outcome["role"] == role).expect("one of that role");
+        assert_eq!(of("limit")["ratio"]["median"], 1.0);
+        assert!(of("card")["ratio"]["median"].as_f64().expect("a number") > 0.0);
+        assert_eq!(of("card")["p99_ns"].is_number(), with_singles);
+        for outcome in outcomes {
+            let samples = ["samples", "dropped"].map(|count| outcome[count].as_u64().expect("a count"));
+            assert_eq!(samples.iter().sum::<u64>(), 4, "{outcome}");
+        }
+    }
 }

@@ -3,41 +3,41 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 use vianic::address::Address;
 use vianic::card::{Card, CardConfig};
 use vianic::run_dir::RunDir;
 use vianic::workspace;
-use vianic_tools::bench::latency::{LatencyOptions, latency};
+use vianic_tools::bench::beside::Cores;
+use vianic_tools::bench::cases::{self, Effort};
+use vianic_tools::bench::rounds::{Case, Rounds};
+use vianic_tools::bench::table;
+use vianic_tools::cli::open_nic;
+use vipl::Nic;
 
 use super::output;
 
-/// Measures the card beside the limits of this machine, in the same run, over the direct link: no guest is booted.
+/// Measures the card beside the limits of this machine.
+///
+/// The application runs on one core, the card on another, and both poll. What is compared takes turns, some
+/// milliseconds each, and every figure is given as a ratio to the limit that was measured in the same round, because a machine's
+/// absolute figures change with whatever else it does. Before each sample a cache line is bounced between the two
+/// cores; samples taken while they were two threads of one core are dropped.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vianic bench                       Everything, over the direct link
+  vianic bench latency rate          Two of the benchmarks
+  vianic bench rate --rounds 3 --json | jq .
+
+Exit status: 0 if everything was measured.")]
 pub(super) struct Bench {
-    #[command(subcommand)]
-    benchmark: Benchmark,
-}
-
-#[derive(Debug, Subcommand)]
-enum Benchmark {
-    /// From the post of a message to its completion, polled, beside a cache line's way to another core and back.
-    Latency(Latency),
-}
-
-/// How the latency is measured.
-#[derive(Debug, Args)]
-struct Latency {
-    /// Bytes of a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    size: u32,
-    /// Rounds; each measures both.
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Messages of a round, one after the other.
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-    /// Print one JSON document instead of a table.
+    /// What to measure; everything if nothing is named.
+    #[arg(value_enum)]
+    benchmarks: Vec<Benchmark>,
+    #[command(flatten)]
+    effort: Effort,
+    /// Print one JSON document instead of tables.
     #[arg(long)]
     json: bool,
     /// The vianic-device to measure.
@@ -45,19 +45,57 @@ struct Latency {
     device: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Benchmark {
+    /// One message at a time: from its post until it is complete.
+    Latency,
+    /// Messages of 64 bytes per second, with 1 to 256 under way.
+    Rate,
+    /// Bytes per second in messages of 4 KiB to 1 MiB.
+    Bandwidth,
+}
+
+impl Benchmark {
+    fn cases(self, nic: &Nic, cores: Cores) -> Result<Vec<Case<'_>>> {
+        match self {
+            Self::Latency => [64, 4096].into_iter().map(|size| cases::latency(nic, cores, size)).collect(),
+            Self::Rate => {
+                [1, 16, 64, 256].into_iter().map(|window| cases::rate(nic, cores, 64, window)).collect()
+            }
+            Self::Bandwidth => {
+                [4096, 65536, 1 << 20].into_iter().map(|size| cases::bandwidth(nic, cores, size)).collect()
+            }
+        }
+    }
+}
+
 impl Bench {
     pub(super) fn execute(self) -> Result<u8> {
-        let Benchmark::Latency(options) = self.benchmark;
-        let Latency { size, rounds, batch, json, device } = options;
+        let cores = Cores::take()?;
         let run_dir = RunDir::new()?;
-        let program = workspace::device(device.as_deref())?;
+        let program = workspace::device(self.device.as_deref())?;
         let config = CardConfig { program, addresses: vec![Address::nth(0)], arguments: vec![] };
+        // Whatever is started from here stays where it is started.
+        cores.device.pin()?;
         let card = Card::launch(&config, &run_dir)?;
+        cores.application.pin()?;
         let socket = card.sockets().first().context("the card has no socket")?;
-        let nic = format!("direct:{}", socket.display());
-        let report = latency(&LatencyOptions { nic, size, rounds, batch })?;
-        let text = if json { serde_json::to_string(&report)? } else { report.to_string() };
-        output::print(format!("{text}\n").as_bytes())?;
+        let nic = open_nic(&format!("direct:{}", socket.display()))?;
+        let wanted = match self.benchmarks.as_slice() {
+            [] => Benchmark::value_variants(),
+            benchmarks => benchmarks,
+        };
+        let mut cases = Vec::new();
+        for benchmark in wanted {
+            cases.extend(benchmark.cases(&nic, cores)?);
+        }
+        let rounds = self.effort.rounds;
+        let results = Rounds::from(self.effort)
+            .run(cores, cases, |round| log::info!("measured round {round} of {rounds}"))?;
+        let text =
+            if self.json { format!("{}\n", serde_json::to_string(&results)?) } else { table::text(&results) };
+        output::print(text.as_bytes())?;
+        drop(nic);
         card.stop()?;
         Ok(0)
     }

@@ -3,10 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use vianic_tools::bench::latency::{LatencyOptions, latency};
+use vianic_tools::bench::beside::Cores;
+use vianic_tools::bench::cases::{self, Effort};
+use vianic_tools::bench::rounds::Rounds;
+use vianic_tools::bench::table;
 use vianic_tools::cli;
 
-/// Measure a VIA NIC beside the limits of the machine, in the same run.
+/// Measure a VIA NIC beside the limits of the machine, in turns.
+///
+/// This process takes one core; the card should have another one to itself.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -16,39 +21,74 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
-    /// From the post of a message to its completion, busily polled, beside a cache line's way to another core and back
-    Latency(Latency),
+    /// One message at a time: from its post until it is complete, busily polled
+    Latency {
+        /// Bytes of a message; may be repeated
+        #[arg(short = 's', long, value_name = "BYTES", default_value = "64")]
+        size: Vec<u32>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Messages per second, with many under way
+    Rate {
+        /// Bytes of a message
+        #[arg(short = 's', long, value_name = "BYTES", default_value_t = 64)]
+        size: u32,
+        /// Messages under way; may be repeated
+        #[arg(short = 'w', long, value_name = "NUMBER", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=512))]
+        window: Vec<u32>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Bytes per second
+    Bandwidth {
+        /// Bytes of a message; may be repeated
+        #[arg(short = 's', long, value_name = "BYTES", default_values = ["65536", "1048576"])]
+        size: Vec<u32>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Args)]
-struct Latency {
+struct Common {
     /// NIC: `direct:SOCKET` for a card without a VM, or `nic0`, `/dev/vianicN`
     #[arg(short = 'd', long, value_name = "NAME", default_value = "nic0")]
     nic: String,
 
-    /// Bytes of a message
-    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 64)]
-    size: u32,
+    #[command(flatten)]
+    effort: Effort,
 
-    /// Rounds; each measures both
-    #[arg(long, value_name = "NUMBER", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-
-    /// Messages of a round, one after the other
-    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-
-    /// Print one JSON object
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Latency(options) = Options::parse().benchmark;
-    cli::run("vip-bench", || {
-        let Latency { nic, size, rounds, batch, json } = options;
-        let report = latency(&LatencyOptions { nic, size, rounds, batch })?;
-        let text = if json { serde_json::to_string(&report)? } else { report.to_string() };
-        Ok(cli::print_line(&text)?)
-    })
+    let benchmark = Options::parse().benchmark;
+    cli::run("vip-bench", || benchmark.execute())
+}
+
+impl Benchmark {
+    fn execute(self) -> anyhow::Result<()> {
+        let (Self::Latency { common, .. } | Self::Rate { common, .. } | Self::Bandwidth { common, .. }) =
+            &self;
+        let nic = cli::open_nic(&common.nic)?;
+        let cores = Cores::take()?;
+        cores.application.pin()?;
+        let cases: anyhow::Result<Vec<_>> = match &self {
+            Self::Latency { size, .. } => {
+                size.iter().map(|size| cases::latency(&nic, cores, *size)).collect()
+            }
+            Self::Rate { size, window, .. } => {
+                window.iter().map(|window| cases::rate(&nic, cores, *size, *window)).collect()
+            }
+            Self::Bandwidth { size, .. } => {
+                size.iter().map(|size| cases::bandwidth(&nic, cores, *size)).collect()
+            }
+        };
+        let results = Rounds::from(common.effort).run(cores, cases?, |_| {})?;
+        let text = if common.json { serde_json::to_string(&results)? } else { table::text(&results) };
+        Ok(cli::print_line(text.trim_end())?)
+    }
 }

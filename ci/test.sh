@@ -45,12 +45,13 @@ step "build" 20 cargo build --release --locked -p vianic -p vianic-device -p via
 step "unit and component tests" 20 cargo test --workspace --exclude vianic-tests --locked
 step "documentation" 10 env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 step "direct link" 10 cargo test -p vianic-tests --locked --test direct -- --test-threads=1
+step "coverage of the conformance suite" 10 cargo test -p vianic-tests --locked --test coverage
 step "installation" 10 cargo test -p vianic-tests --locked --test install
 if [ "${1:-}" != quick ]; then
 	step "kernel module on Debian 12, 13 and 13 backports" 15 cargo test -p vianic-tests --locked --test module
 	for file in tests/tests/*.rs; do
 		name=$(basename "$file" .rs)
-		case $name in direct | install | module) continue ;; esac
+		case $name in coverage | direct | install | module) continue ;; esac
 		step "guests: $name" 20 cargo test -p vianic-tests --locked --test "$name" -- --test-threads=1
 	done
 fi

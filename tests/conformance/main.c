@@ -18,12 +18,23 @@ static const char usage[] =
 	"\n"
 	"  --only TEXT    only tests whose name (group/test/level) contains TEXT; may be given several times\n"
 	"  --skip TEXT    none of those; may be given several times\n"
+	"  --strict       a test fails if it has not seen all that it is listed for\n"
 	"  --cycles N     connections that the scale tests make one after the other, for each level (3334)\n"
+	"\n"
+	"Instead of all other tests, those of a fault:\n"
+	"  --link FAULT   of messages between the NICs. FAULT is what you have made happen to every message:\n"
+	"                 drop     it is lost\n"
+	"                 corrupt  it arrives damaged\n"
+	"                 break    only its first part arrives\n"
+	"                 answer   it is lost if the second NIC has sent it\n"
+	"  --fail COMMAND of the NIC. The shell command makes it fail; unless the NIC comes back, choose one test with --only\n"
 	"\n"
 	"Exit status: 0 all tests passed or were skipped, 1 some failed, 2 they could not be run.\n";
 
 static const struct group *const groups[] = {
-	&nic_group,   &memory_group, &vi_group,	    &connection_group, &transfer_group, &queue_group, &cq_group, &error_group, &rdma_group, &scale_group,
+	&nic_group, &memory_group, &vi_group, &connection_group, &transfer_group, &queue_group, &cq_group, &error_group,
+	&rdma_group, &notify_group, &name_group, &vendor_group, &scale_group,
+	&drop_group, &corrupt_group, &break_group, &answer_group, &failure_group,
 };
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 
@@ -44,6 +55,11 @@ static const struct {
 static const char *only[MAX_FILTERS], *without[MAX_FILTERS];
 static size_t only_count, without_count;
 
+/* What is wrong, of what groups need. */
+static const char *fault, *fail_command;
+
+static int is_strict;
+
 static unsigned long cycles = 3334;
 static unsigned long passed, failed, skipped;
 
@@ -63,6 +79,13 @@ static int chosen(const char *name)
 	for (i = 0; i < without_count; i++)
 		wanted &= strstr(name, without[i]) == NULL;
 	return wanted;
+}
+
+static int is_needed(const struct group *group)
+{
+	if (group->needs == NULL || fault == NULL)
+		return group->needs == NULL && fault == NULL;
+	return strcmp(group->needs, fault) == 0;
 }
 
 static int runs_at(const struct test *test, size_t level, const VIP_NIC_ATTRIBUTES *attributes)
@@ -88,9 +111,10 @@ static void list(void)
 		for (test = 0; test < groups[group]->count; test++) {
 			const struct test *it = &groups[group]->tests[test];
 
-			printf("%s/%s\t%s\t%s\t%s\t%s\n", groups[group]->name, it->name, it->source,
+			printf("%s/%s\t%s\t%s\t%s\t%s\t%s\n", groups[group]->name, it->name, it->source,
 			       it->levels == ONCE ? "once" : it->levels == EACH ? "each" : "reliable",
-			       it->second != NULL ? "two" : "one", it->covers);
+			       it->second != NULL ? "two" : "one",
+			       groups[group]->needs != NULL ? groups[group]->needs : "nothing", it->covers);
 		}
 }
 
@@ -134,6 +158,7 @@ static void set_up(struct side *side, enum role role, const struct choice *choic
 	side->level = levels[choice->level].level;
 	side->number = choice->number;
 	side->cycles = choice->cycles;
+	side->fail_command = fail_command;
 }
 
 /* The second role: one run after the other, as the first says. Each run begins with the NICs' addresses. */
@@ -171,6 +196,7 @@ static void report(const struct side *side, const char *name)
 	int one_role = side->test->second == NULL;
 	enum outcome peer = one_role ? PASSED : run->peer_outcome;
 	unsigned long number = passed + failed + skipped + 1;
+	const char *unseen = unseen_word(side->test->covers, side->level, run->seen | run->peer_seen);
 
 	if (run->outcome == FAILED || peer == FAILED) {
 		printf("not ok %lu - %s\n", number, name);
@@ -185,8 +211,11 @@ static void report(const struct side *side, const char *name)
 		       run->outcome == SKIPPED ? run->reason : run->peer_reason);
 		skipped++;
 	} else {
-		printf("ok %lu - %s\n", number, name);
-		passed++;
+		printf("%sok %lu - %s\n", unseen != NULL && is_strict ? "not " : "", number, name);
+		if (unseen != NULL)
+			printf("# not seen: %s\n", unseen);
+		passed += unseen == NULL || !is_strict;
+		failed += unseen != NULL && is_strict;
 	}
 	fflush(stdout);
 }
@@ -226,7 +255,8 @@ static void run_all(struct side *side)
 	choice.cycles = (VIP_UINT32)cycles;
 	printf("TAP version 13\n");
 	for (choice.group = 0; choice.group < GROUPS; choice.group++)
-		for (choice.test = 0; choice.test < groups[choice.group]->count; choice.test++)
+		for (choice.test = 0; choice.test < groups[choice.group]->count && is_needed(groups[choice.group]);
+		     choice.test++)
 			for (choice.level = 0; choice.level < LEVELS; choice.level++) {
 				const struct test *test = &groups[choice.group]->tests[choice.test];
 
@@ -276,7 +306,9 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "serve", no_argument, NULL, 's' }, { "peer", required_argument, NULL, 'p' },
 		{ "only", required_argument, NULL, 'o' }, { "skip", required_argument, NULL, 'x' },
-		{ "cycles", required_argument, NULL, 'c' }, { "list", no_argument, NULL, 'l' }, { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
+		{ "cycles", required_argument, NULL, 'c' }, { "link", required_argument, NULL, 'f' },
+		{ "fail", required_argument, NULL, 'F' }, { "strict", no_argument, NULL, 't' }, { "list", no_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
 	};
 	static struct side first, second;
 	unsigned char host[MAX_HOST];
@@ -309,6 +341,16 @@ int main(int argc, char **argv)
 			cycles = strtoul(optarg, NULL, 10);
 			if (cycles == 0)
 				return wrong_usage();
+			break;
+		case 'f':
+			fault = optarg;
+			break;
+		case 'F':
+			fault = "fail";
+			fail_command = optarg;
+			break;
+		case 't':
+			is_strict = 1;
 			break;
 		case 'l':
 			list();

@@ -27,6 +27,26 @@ static void tags(struct side *side)
 	IS(side, VipDestroyPtag(side->nic, side), VIP_INVALID_PARAMETER);
 }
 
+#define TAGS 100000UL
+
+/* A NIC may have more than it promises. */
+static void too_many_tags(struct side *side)
+{
+	VIP_PROTECTION_HANDLE *tags = new_memory(side, TAGS * sizeof(*tags), 16), tag;
+	VIP_RETURN code = VIP_SUCCESS;
+	unsigned long count = 0;
+
+	while (count < TAGS && (code = SEEN(side, VipCreatePtag(side->nic, &tags[count]))) == VIP_SUCCESS)
+		count++;
+	if (code == VIP_SUCCESS)
+		skip(side, "the NIC has more tags than are worth a test");
+	IS(side, code, VIP_ERROR_RESOURCE);
+	CHECK(side, count >= side->attributes.MaxPtags);
+	/* One that goes makes room. */
+	OK(side, VipDestroyPtag(side->nic, tags[--count]));
+	OK(side, VipCreatePtag(side->nic, &tag));
+}
+
 static void tag_in_use_by_memory(struct side *side)
 {
 	VIP_MEM_ATTRIBUTES attributes = { 0 };
@@ -99,27 +119,6 @@ static void bad_registrations(struct side *side)
 	OK(side, VipDestroyPtag(side->nic, gone));
 	attributes.Ptag = gone;
 	IS(side, VipRegisterMem(side->nic, bytes, 5000, &attributes, &handle), VIP_INVALID_PTAG);
-}
-
-static void too_many(struct side *side)
-{
-	unsigned long limit = side->attributes.MaxRegisterRegions, count = 0;
-	VIP_MEM_HANDLE *handles, handle;
-	char *bytes = new_memory(side, 1, 1);
-	VIP_RETURN code = VIP_SUCCESS;
-
-	if (limit > 1000000)
-		skip(side, "the NIC takes more regions than are worth a test");
-	handles = new_memory(side, (limit + 1) * sizeof(handle), 16);
-	while (count <= limit && code == VIP_SUCCESS) {
-		code = VipRegisterMem(side->nic, bytes, 1, NULL, &handle);
-		handles[count] = handle;
-		count += code == VIP_SUCCESS;
-	}
-	IS(side, code, VIP_ERROR_RESOURCE);
-	while (count > 0)
-		OK(side, VipDeregisterMem(side->nic, bytes, handles[--count]));
-	OK(side, VipRegisterMem(side->nic, bytes, 1, NULL, &handle));
 }
 
 static void rdma_read_flag(struct side *side)
@@ -202,6 +201,7 @@ static const struct test tests[] = {
 	  "VipCreatePtag:VIP_SUCCESS VipCreatePtag:VIP_INVALID_PARAMETER VipDestroyPtag:VIP_SUCCESS "
 	  "VipDestroyPtag:VIP_INVALID_PARAMETER",
 	  ONCE, tags, NULL },
+	{ "tags_can_be_exhausted", "M:m", "VipCreatePtag:VIP_ERROR_RESOURCE", ONCE, too_many_tags, NULL },
 	{ "a_tag_of_a_region_stays", "M:m", "VipDestroyPtag:VIP_ERROR_RESOURCE", ONCE, tag_in_use_by_memory, NULL },
 	{ "a_tag_of_a_vi_stays", "M:m", "VipDestroyPtag:VIP_ERROR_RESOURCE", ONCE, tag_in_use_by_vi, NULL },
 	{ "any_start_and_any_length", "C:armci C:mpich-nt", "VipRegisterMem:VIP_SUCCESS VipDeregisterMem:VIP_SUCCESS",
@@ -209,8 +209,7 @@ static const struct test tests[] = {
 	{ "a_range_registers_twice", "C:armci", "VipRegisterMem:VIP_SUCCESS VipQueryMem:VIP_SUCCESS", ONCE, twice, NULL },
 	{ "bad_registrations_are_refused", "M:m",
 	  "VipRegisterMem:VIP_INVALID_PARAMETER VipRegisterMem:VIP_INVALID_PTAG", ONCE, bad_registrations, NULL },
-	{ "regions_can_be_exhausted", "M:m", "VipRegisterMem:VIP_ERROR_RESOURCE", ONCE, too_many, NULL },
-	{ "the_rdma_read_flag_needs_support", "M:m", "VipRegisterMem:VIP_INVALID_RDMAREAD", ONCE, rdma_read_flag, NULL },
+	{ "the_rdma_read_flag_needs_support", "M:m", "VipRegisterMem:VIP_SUCCESS? VipRegisterMem:VIP_INVALID_RDMAREAD?", ONCE, rdma_read_flag, NULL },
 	{ "deregistering_names_start_and_handle", "M:m",
 	  "VipDeregisterMem:VIP_SUCCESS VipDeregisterMem:VIP_INVALID_PARAMETER", ONCE, deregistering, NULL },
 	{ "an_old_handle_names_nothing", "D", "VipQueryMem:VIP_INVALID_PARAMETER", ONCE, stale_handles, NULL },
@@ -220,4 +219,4 @@ static const struct test tests[] = {
 	  ONCE, another_handles_objects, NULL },
 };
 
-const struct group memory_group = GROUP("memory", tests);
+const struct group memory_group = GROUP("memory", NULL, tests);

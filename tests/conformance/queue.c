@@ -87,15 +87,16 @@ static void malformed(struct side *side, VIP_VI_HANDLE vi, enum queue queue, VIP
 					   VipPostRecv(vi, it, side->descriptors.handle);
 	VIP_DESCRIPTOR *done;
 
+	saw_return(side, queue == SENDS ? "VipPostSend" : "VipPostRecv", code);
 	if (code == VIP_INVALID_PARAMETER) {
-		CHECK(side, it->CS.Status & bit);
+		CHECK(side, saw_status(side, it->CS.Status) & bit);
 		is_empty(side, vi, queue);
 		return;
 	}
 	IS(side, code, VIP_SUCCESS);
 	code = queue == SENDS ? VipSendWait(vi, LIMIT, &done) : VipRecvWait(vi, LIMIT, &done);
 	IS(side, code, VIP_DESCRIPTOR_ERROR);
-	CHECK(side, done == it && it->CS.Status & bit);
+	CHECK(side, done == it && saw_status(side, it->CS.Status) & bit);
 }
 
 static void forms(struct side *side)
@@ -162,25 +163,82 @@ static void spellings(struct side *side)
 	CHECK(side, it->Data[0].Length == 10 && it->Data[0].Data.Address == buffer.bytes + 5);
 }
 
+/* Sends of an Idle VI are complete at once, and stay on the queue until they are dequeued. */
 static void overrun(struct side *side)
 {
 	unsigned long count = side->attributes.MaxDescriptorsPerQueue, i;
 	VIP_VI_HANDLE vi = new_vi(side);
-	VIP_DESCRIPTOR *many, *extra, *done;
+	VIP_DESCRIPTOR *many, *done;
 	struct buffer memory;
 	VIP_RETURN code;
 
-	memory = new_buffer(side, (count + 1) * sizeof(*many), NULL);
+	memory = new_buffer(side, (2 * count + 2) * sizeof(*many), NULL);
 	many = (VIP_DESCRIPTOR *)(void *)memory.bytes;
 	for (i = 0; i < count; i++)
 		OK(side, VipPostRecv(vi, &many[i], memory.handle));
-	extra = &many[count];
-	code = VipPostRecv(vi, extra, memory.handle);
+	code = SEEN(side, VipPostRecv(vi, &many[count], memory.handle));
 	if (code != VIP_SUCCESS)
 		IS(side, code, VIP_ERROR_RESOURCE);
 	CHECK(side, await_error(side, VIP_ERROR_VI_OVERRUN).ViHandle == vi);
 	IS(side, VipRecvDone(vi, &done), VIP_NOT_DONE);
+	many += count + 1;
+	for (i = 0; i < count; i++)
+		OK(side, VipPostSend(vi, &many[i], memory.handle));
+	code = SEEN(side, VipPostSend(vi, &many[count], memory.handle));
+	if (code != VIP_SUCCESS)
+		IS(side, code, VIP_ERROR_RESOURCE);
+	CHECK(side, await_error(side, VIP_ERROR_VI_OVERRUN).ViHandle == vi);
+	/* What is dequeued makes room. */
+	IS(side, VipSendWait(vi, LIMIT, &done), VIP_DESCRIPTOR_ERROR);
+	CHECK(side, done == many);
+	OK(side, VipPostSend(vi, done, memory.handle));
 	OK(side, VipDestroyVi(vi));
+}
+
+/* Large messages, so that the oldest is still on its way when it is looked for. */
+static void on_its_way(struct side *side)
+{
+	unsigned long size = side->attributes.MaxTransferSize, limit = now_ms() + LIMIT;
+	int polled = 0, waited = 0, theirs;
+	VIP_VI_HANDLE vi = new_vi(side);
+	VIP_DESCRIPTOR *it, *done;
+	struct buffer buffer;
+	VIP_RETURN code;
+
+	if (size > 1UL << 20)
+		size = 1UL << 20;
+	buffer = new_buffer(side, size, NULL);
+	if (side->role == SECOND) {
+		do {
+			it = message(side, 1, &buffer, 0, size);
+			post(side, vi, RECEIVES, it);
+			if (state_of(side, vi) == VIP_STATE_IDLE)
+				connect_vi(side, vi);
+			meet(side);
+			succeed(side, vi, RECEIVES, it);
+			trade(side, &polled, &waited, sizeof(polled));
+		} while (!waited);
+		return;
+	}
+	connect_vi(side, vi);
+	while (!polled || !waited) {
+		if (now_ms() > limit)
+			FAIL(side, "sends are always complete");
+		it = message(side, 1, &buffer, 0, size);
+		done = it;
+		meet(side);
+		post(side, vi, SENDS, it);
+		code = polled ? VipSendWait(vi, 0, &done) : VipSendDone(vi, &done);
+		saw_return(side, polled ? "VipSendWait" : "VipSendDone", code);
+		if (code != VIP_SUCCESS) {
+			IS(side, code, polled ? VIP_TIMEOUT : VIP_NOT_DONE);
+			CHECK(side, done == NULL);
+			waited = polled;
+			polled = 1;
+			succeed(side, vi, SENDS, it);
+		}
+		trade(side, &waited, &theirs, sizeof(waited));
+	}
 }
 
 static void sleep_and_poll(struct side *side)
@@ -250,6 +308,29 @@ static void wait_lost(struct side *side)
 	meet(side);
 }
 
+static void wait_closed(struct side *side)
+{
+	VIP_DESCRIPTOR *done;
+	VIP_RETURN code = SEEN(side, VipRecvWait(side->argument, VIP_INFINITE, &done));
+
+	if (code != VIP_INVALID_PARAMETER)
+		IS(side, code, VIP_ERROR_RESOURCE);
+	CHECK(side, done == NULL);
+}
+
+static void *vi_to_wait_for(struct side *side)
+{
+	VIP_VI_HANDLE vi = new_vi(side);
+
+	post(side, vi, RECEIVES, descriptor(side, 1));
+	return vi;
+}
+
+static void closing(struct side *side)
+{
+	close_under(side, vi_to_wait_for, wait_closed);
+}
+
 static const struct test tests[] = {
 	{ "an_empty_queue_gives_an_error_and_null", "VG:viprecvdone M:m",
 	  "VipSendDone:VIP_DESCRIPTOR_ERROR VipRecvDone:VIP_DESCRIPTOR_ERROR VipSendWait:VIP_DESCRIPTOR_ERROR "
@@ -265,16 +346,19 @@ static const struct test tests[] = {
 	  ONCE, bad_calls, NULL },
 	{ "malformed_descriptors_are_told", "M:m",
 	  "status:FORMAT_ERROR status:LENGTH_ERROR VipPostSend:VIP_INVALID_PARAMETER VipPostRecv:VIP_INVALID_PARAMETER",
-	  ONCE, forms, NULL },
+	  EACH, forms, NULL },
 	{ "a_descriptor_is_posted_again", "C:mpich-nt", "VipSendWait:VIP_SUCCESS VipRecvWait:VIP_SUCCESS", EACH, again,
 	  NULL },
-	{ "both_spellings_are_one", "HI HG", "VipPostSend:VIP_SUCCESS", ONCE, spellings, NULL },
-	{ "a_queue_has_an_end", "VG:viperrorcallback", "VipPostRecv:VIP_ERROR_RESOURCE error:VI_OVERRUN", ONCE, overrun,
-	  NULL },
+	{ "both_spellings_are_one", "HI HG", "", ONCE, spellings, NULL },
+	{ "a_queue_has_an_end", "VG:viperrorcallback",
+	  "VipPostRecv:VIP_ERROR_RESOURCE VipPostSend:VIP_ERROR_RESOURCE error:VI_OVERRUN", EACH, overrun, NULL },
+	{ "a_send_on_its_way_is_not_done", "VG:viprecvdone M:m", "VipSendDone:VIP_NOT_DONE VipSendWait:VIP_TIMEOUT", EACH,
+	  on_its_way, on_its_way },
 	{ "a_wait_holds_up_no_poll", "VG:viprecvdone C:mpich-nt", "VipRecvDone:VIP_NOT_DONE VipRecvWait:VIP_SUCCESS", EACH,
 	  wait_first, wait_second },
 	{ "a_lost_connection_ends_waits", "M:h", "VipRecvWait:VIP_DESCRIPTOR_ERROR error:CONN_LOST", EACH, wait_lost,
 	  wait_lost },
+	{ "closing_ends_waits", "D", "VipRecvWait:VIP_ERROR_RESOURCE VipCloseNic:VIP_SUCCESS", ONCE, closing, NULL },
 };
 
-const struct group queue_group = GROUP("queue", tests);
+const struct group queue_group = GROUP("queue", NULL, tests);

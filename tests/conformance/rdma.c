@@ -434,12 +434,12 @@ static void read_unsupported(struct side *side)
 		skip(side, "this NIC reads by RDMA at this level");
 	connect_own(side, a, b);
 	it = rdma(side, 1, VIP_CONTROL_OP_RDMAREAD, &buffer, 0, 10, 1, 1);
-	code = VipPostSend(a, it, side->descriptors.handle);
+	code = SEEN(side, VipPostSend(a, it, side->descriptors.handle));
 	if (code != VIP_INVALID_PARAMETER) {
 		IS(side, code, VIP_SUCCESS);
 		IS(side, VipSendWait(a, LIMIT, &done), VIP_DESCRIPTOR_ERROR);
 	}
-	CHECK(side, it->CS.Status & (VIP_STATUS_FORMAT_ERROR | VIP_STATUS_RDMA_PROT_ERROR));
+	CHECK(side, saw_status(side, it->CS.Status) & (VIP_STATUS_FORMAT_ERROR | VIP_STATUS_RDMA_PROT_ERROR));
 	tolerate(side, VIP_ERROR_CONN_LOST);
 	tolerate(side, VIP_ERROR_RDMAR_PROT);
 }
@@ -451,15 +451,15 @@ static const struct test tests[] = {
 	  "status:OP_REMOTE_RDMA_WRITE status:IMMEDIATE", EACH, immediate_first, immediate_second },
 	{ "the_last_word_comes_last", "C:armci D", "status:OP_RDMA_WRITE", EACH, watched, watched },
 	{ "the_target_decides_who_writes", "M:h VG:viperrorcallback",
-	  "error:RDMAW_PROT status:RDMA_PROT_ERROR state:Connected-Error", EACH, write_refused, write_refused },
+	  "error:RDMAW_PROT status:RDMA_PROT_ERROR@reliable state:Connected-Error@reliable", EACH, write_refused, write_refused },
 	{ "a_refused_write_with_immediate_data_is_told_by_the_receive", "VG:viperrorcallback",
 	  "status:PROTECTION_ERROR", EACH, write_immediate_refused, write_immediate_refused },
-	{ "a_read_fetches_its_bytes_and_no_others", "M:h", "status:OP_RDMA_READ", EACH, read_first, read_second },
-	{ "a_read_scatters", "M:h", "status:OP_RDMA_READ", EACH, read_scatters, read_scatters },
-	{ "the_owner_decides_who_reads", "M:h", "error:RDMAR_PROT status:RDMA_PROT_ERROR state:Connected-Error", EACH,
+	{ "a_read_fetches_its_bytes_and_no_others", "M:h", "status:OP_RDMA_READ", RELIABLE, read_first, read_second },
+	{ "a_read_scatters", "M:h", "status:OP_RDMA_READ", RELIABLE, read_scatters, read_scatters },
+	{ "the_owner_decides_who_reads", "M:h", "error:RDMAR_PROT status:RDMA_PROT_ERROR state:Connected-Error", RELIABLE,
 	  read_refused, read_refused },
-	{ "a_fence_waits_for_reads", "M:m", "status:OP_RDMA_READ", EACH, fence, fence },
+	{ "a_fence_waits_for_reads", "M:m", "status:OP_RDMA_READ", RELIABLE, fence, fence },
 	{ "a_read_where_there_is_none_fails", "M:m", "status:FORMAT_ERROR", EACH, read_unsupported, NULL },
 };
 
-const struct group rdma_group = GROUP("rdma", tests);
+const struct group rdma_group = GROUP("rdma", NULL, tests);

@@ -1,24 +1,67 @@
 /* Many connections, over and over and at once. What they leave behind is counted by who runs the suite. */
 #include <dirent.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "suite.h"
 
 #define STORM 256
 
-/* Files that the process has open, or -1 where that cannot be known. Both roles may be in one process. */
-static long open_files(void)
-{
-	DIR *folder = opendir("/proc/self/fd");
-	long count = 0;
+/* What a process takes of its machine; both roles may be in one process. -1 where that cannot be known. */
+struct footprint {
+	long files;
+	/* KiB of memory of its own */
+	long memory;
+};
 
-	if (folder == NULL)
-		return -1;
-	while (readdir(folder) != NULL)
-		count++;
-	closedir(folder);
-	return count;
+/* KiB by which memory may grow with use: what allocators keep. */
+#define GROWTH 1024L
+
+static struct footprint footprint(void)
+{
+	struct footprint result = { -1, -1 };
+	char line[128];
+	DIR *folder = opendir("/proc/self/fd");
+	FILE *status = fopen("/proc/self/status", "r");
+
+	if (folder != NULL) {
+		for (result.files = 0; readdir(folder) != NULL; result.files++)
+			;
+		closedir(folder);
+	}
+	if (status != NULL) {
+		while (fgets(line, sizeof(line), status) != NULL)
+			if (sscanf(line, "RssAnon: %ld kB", &result.memory) == 1)
+				break;
+		fclose(status);
+	}
+	return result;
+}
+
+/* One role after the other, as it takes a file to count files. */
+static struct footprint measure(struct side *side)
+{
+	struct footprint result = { -1, -1 };
+
+	meet(side);
+	if (side->role == FIRST)
+		result = footprint();
+	meet(side);
+	if (side->role == SECOND)
+		result = footprint();
+	meet(side);
+	return result;
+}
+
+static void has_not_grown(struct side *side, struct footprint before)
+{
+	struct footprint now = measure(side);
+
+	if (now.files != before.files)
+		FAIL(side, "%ld files open, then %ld", before.files, now.files);
+	if (now.memory > before.memory + GROWTH)
+		FAIL(side, "%ld KiB of memory, then %ld KiB", before.memory, now.memory);
 }
 
 /* All VIs that the NIC has can still be made. */
@@ -36,51 +79,71 @@ static void all_vis(struct side *side)
 		OK(side, VipDestroyVi(vis[--i]));
 }
 
-/* Connect, transfer, disconnect. */
-static void cycles(struct side *side)
+/* Uses so many VIs, one after the other, that a library that keeps something for each has it. */
+static void use_vis(struct side *side)
 {
-	struct buffer buffer = new_buffer(side, 64, NULL);
-	union address local = own_address(side, "cycle"), remote = peer_address(side, "cycle"), from;
-	VIP_VI_ATTRIBUTES attributes;
-	VIP_DESCRIPTOR *it;
-	VIP_CONN_HANDLE connection;
-	VIP_VI_HANDLE vi;
-	VIP_RETURN code;
+	VIP_DESCRIPTOR *send, *receive;
 	unsigned long i;
-	long files = 0;
+	VIP_VI_HANDLE vi;
 
-	for (i = 0; i < side->cycles; i++) {
-		/* Not before all that is made at first use has been. */
-		if (i == 1) {
-			meet(side);
-			if (side->role == FIRST)
-				files = open_files();
-			meet(side);
-		}
+	for (i = 0; i < 1280; i++) {
 		vi = new_vi(side);
-		it = message(side, 1, &buffer, 0, 64);
-		if (side->role == FIRST) {
-			while ((code = VipConnectRequest(vi, &local.net, &remote.net, LIMIT, &attributes)) ==
-			       VIP_NO_MATCH)
-				;
-			IS(side, code, VIP_SUCCESS);
-			post(side, vi, SENDS, it);
-			succeed(side, vi, SENDS, it);
-			becomes(side, vi, VIP_STATE_ERROR); /* the receiver leaves first */
-			CHECK(side, await_error(side, VIP_ERROR_CONN_LOST).ViHandle == vi);
-		} else {
-			post(side, vi, RECEIVES, it);
-			OK(side, VipConnectWait(side->nic, &local.net, LIMIT, &from.net, &attributes, &connection));
-			OK(side, VipConnectAccept(connection, vi));
-			succeed(side, vi, RECEIVES, it);
-		}
-		OK(side, VipDisconnect(vi));
+		send = descriptor(side, 1);
+		receive = descriptor(side, 2);
+		post(side, vi, SENDS, send);
+		post(side, vi, RECEIVES, receive);
 		OK(side, VipDestroyVi(vi));
 	}
-	meet(side);
-	if (side->role == FIRST && i > 1)
-		CHECK(side, open_files() == files);
-	meet(side);
+}
+
+/* Register, connect, transfer, disconnect. */
+static void cycle(struct side *side)
+{
+	union address local = own_address(side, "cycle"), remote = peer_address(side, "cycle"), from;
+	VIP_VI_HANDLE vi = new_vi(side);
+	VIP_VI_ATTRIBUTES attributes;
+	VIP_CONN_HANDLE connection;
+	struct buffer buffer;
+	VIP_DESCRIPTOR *it;
+	VIP_RETURN code;
+
+	memset(&buffer, 0, sizeof(buffer));
+	buffer.bytes = side->descriptors.bytes;
+	OK(side, VipRegisterMem(side->nic, buffer.bytes, 64, NULL, &buffer.handle));
+	it = message(side, 1, &buffer, 0, 64);
+	if (side->role == FIRST) {
+		while ((code = SEEN(side, VipConnectRequest(vi, &local.net, &remote.net, LIMIT, &attributes))) ==
+		       VIP_NO_MATCH)
+			;
+		IS(side, code, VIP_SUCCESS);
+		post(side, vi, SENDS, it);
+		succeed(side, vi, SENDS, it);
+		becomes(side, vi, VIP_STATE_ERROR); /* the receiver leaves first */
+		CHECK(side, await_error(side, VIP_ERROR_CONN_LOST).ViHandle == vi);
+	} else {
+		post(side, vi, RECEIVES, it);
+		OK(side, VipConnectWait(side->nic, &local.net, LIMIT, &from.net, &attributes, &connection));
+		OK(side, VipConnectAccept(connection, vi));
+		succeed(side, vi, RECEIVES, it);
+	}
+	OK(side, VipDisconnect(vi));
+	OK(side, VipDestroyVi(vi));
+	OK(side, VipDeregisterMem(side->nic, buffer.bytes, buffer.handle));
+}
+
+static void cycles(struct side *side)
+{
+	/* Until all has been made that is made at first use, and allocators have what they keep. */
+	unsigned long warm = side->cycles / 4 + 1, i;
+	struct footprint before;
+
+	use_vis(side);
+	for (i = 0; i < warm; i++)
+		cycle(side);
+	before = measure(side);
+	for (; i < side->cycles; i++)
+		cycle(side);
+	has_not_grown(side, before);
 	all_vis(side);
 }
 
@@ -106,7 +169,7 @@ static void *attempt(void *context)
 /* All attempts at once; every third is refused. */
 static void storm_first(struct side *side)
 {
-	struct attempt *attempts = new_memory(side, STORM * sizeof(*attempts), 16);
+	static struct attempt attempts[STORM];
 	int i, connected = 0, refused = 0;
 
 	tolerate(side, VIP_ERROR_CONN_LOST);
@@ -119,6 +182,7 @@ static void storm_first(struct side *side)
 	for (i = 0; i < STORM; i++)
 		pthread_join(attempts[i].thread, NULL);
 	for (i = 0; i < STORM; i++) {
+		saw_return(side, "VipConnectRequest", attempts[i].code);
 		connected += attempts[i].code == VIP_SUCCESS;
 		refused += attempts[i].code == VIP_REJECT;
 	}
@@ -132,7 +196,7 @@ static void storm_first(struct side *side)
 
 static void storm_second(struct side *side)
 {
-	VIP_VI_HANDLE *vis = new_memory(side, STORM * sizeof(*vis), 16);
+	static VIP_VI_HANDLE vis[STORM];
 	VIP_VI_ATTRIBUTES attributes;
 	VIP_CONN_HANDLE connection;
 	int i;
@@ -153,11 +217,53 @@ static void storm_second(struct side *side)
 	}
 }
 
+/* The first storm leaves what is made at first use; the second and third leave nothing. */
+static void storms(struct side *side)
+{
+	void (*storm)(struct side *side) = side->role == FIRST ? storm_first : storm_second;
+	struct footprint before;
+
+	use_vis(side);
+	storm(side);
+	before = measure(side);
+	storm(side);
+	storm(side);
+	has_not_grown(side, before);
+	all_vis(side);
+}
+
+/* Regions that others on the NIC may have: who runs the suite, and the suite itself for its roles' sake. */
+#define OTHERS 8UL
+
+/* After all the tests before there is room for as many regions as the NIC says. */
+static void all_regions(struct side *side)
+{
+	unsigned long limit = side->attributes.MaxRegisterRegions, count = 0;
+	VIP_MEM_HANDLE *handles, handle;
+	char *bytes = new_memory(side, 1, 1);
+	VIP_RETURN code = VIP_SUCCESS;
+
+	if (limit > 1000000)
+		skip(side, "the NIC takes more regions than are worth a test");
+	handles = new_memory(side, (limit + 1) * sizeof(handle), 16);
+	while (count <= limit && code == VIP_SUCCESS) {
+		code = SEEN(side, VipRegisterMem(side->nic, bytes, 1, NULL, &handle));
+		handles[count] = handle;
+		count += code == VIP_SUCCESS;
+	}
+	IS(side, code, VIP_ERROR_RESOURCE);
+	if (count + OTHERS < limit)
+		FAIL(side, "there is room for %lu regions, not %lu", count, limit);
+	while (count > 0)
+		OK(side, VipDeregisterMem(side->nic, bytes, handles[--count]));
+	OK(side, VipRegisterMem(side->nic, bytes, 1, NULL, &handle));
+}
+
 static const struct test tests[] = {
 	{ "connections_come_and_go", "C:iometer", "VipConnectRequest:VIP_SUCCESS VipDisconnect:VIP_SUCCESS", EACH, cycles,
 	  cycles },
-	{ "a_storm_of_requests", "D", "VipConnectRequest:VIP_SUCCESS VipConnectRequest:VIP_REJECT", ONCE, storm_first,
-	  storm_second },
+	{ "storms_of_requests", "D", "VipConnectRequest:VIP_SUCCESS VipConnectRequest:VIP_REJECT", ONCE, storms, storms },
+	{ "regions_can_be_exhausted", "M:m", "VipRegisterMem:VIP_ERROR_RESOURCE", ONCE, all_regions, NULL },
 };
 
-const struct group scale_group = GROUP("scale", tests);
+const struct group scale_group = GROUP("scale", NULL, tests);

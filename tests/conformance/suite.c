@@ -78,7 +78,8 @@ static void take(struct side *side, struct packet *packet)
 	if (packet->kind == END) {
 		run->peer_ended = 1;
 		run->peer_outcome = (enum outcome)packet->bytes[0];
-		snprintf(run->peer_reason, REASON, "%.500s", packet->bytes + 1);
+		memcpy(&run->peer_seen, packet->bytes + 1, sizeof(run->peer_seen));
+		snprintf(run->peer_reason, REASON, "%.500s", packet->bytes + 1 + sizeof(run->peer_seen));
 	}
 }
 
@@ -113,13 +114,14 @@ static void end_together(struct side *side)
 {
 	struct run *run = side->run;
 	struct packet packet;
-	char message[REASON + 1];
+	char message[1 + sizeof(run->seen) + REASON], *reason = message + 1 + sizeof(run->seen);
 
 	if (side->test->second == NULL)
 		return;
 	message[0] = (char)run->outcome;
-	snprintf(message + 1, REASON, "%s", run->reason);
-	transmit(side, END, message, strlen(message + 1) + 2);
+	memcpy(message + 1, &run->seen, sizeof(run->seen));
+	snprintf(reason, REASON, "%s", run->reason);
+	transmit(side, END, message, (size_t)(reason - message) + strlen(reason) + 1);
 	while (!run->peer_ended)
 		take(side, &packet);
 }
@@ -237,6 +239,7 @@ VIP_UINT32 finish(struct side *side, VIP_VI_HANDLE vi, enum queue queue, VIP_DES
 	VIP_UINT32 status;
 
 	code = queue == SENDS ? VipSendWait(vi, LIMIT, &done) : VipRecvWait(vi, LIMIT, &done);
+	saw_return(side, queue == SENDS ? "VipSendWait" : "VipRecvWait", code);
 	if (code == VIP_TIMEOUT)
 		FAIL(side, "a %s does not complete", queue == SENDS ? "send" : "receive");
 	if (done != expected)
@@ -248,7 +251,7 @@ VIP_UINT32 finish(struct side *side, VIP_VI_HANDLE vi, enum queue queue, VIP_DES
 		FAIL(side, "%s, but status %08x", name_of(code), (unsigned int)status);
 	if (status & VIP_STATUS_RESERVED)
 		FAIL(side, "reserved bits in status %08x", (unsigned int)status);
-	return status;
+	return saw_status(side, status);
 }
 
 void succeed(struct side *side, VIP_VI_HANDLE vi, enum queue queue, VIP_DESCRIPTOR *expected)
@@ -291,6 +294,10 @@ VIP_VI_HANDLE new_vi_with(struct side *side, const VIP_VI_ATTRIBUTES *attributes
 
 	OK(side, VipCreateVi(side->nic, &copy, send_cq, receive_cq, &vi));
 	CHECK(side, vi != NULL);
+	forget_vi(side->run, vi);
+	if (state_of(side, vi) != VIP_STATE_IDLE)
+		FAIL(side, "a new VI is not Idle");
+	saw_states(side, "create-Idle");
 	return vi;
 }
 
@@ -308,6 +315,7 @@ VIP_VI_STATE state_of(struct side *side, VIP_VI_HANDLE vi)
 	VIP_VI_STATE state;
 
 	OK(side, VipQueryVi(vi, &state, &attributes, &sends_empty, &receives_empty));
+	saw_state(side, vi, state);
 	return state;
 }
 
@@ -369,7 +377,7 @@ static void ask(struct side *side, VIP_VI_HANDLE vi, union address remote)
 	unsigned long limit = now_ms() + LIMIT;
 	VIP_RETURN code;
 
-	while ((code = VipConnectRequest(vi, &local.net, &remote.net, LIMIT, &attributes)) == VIP_NO_MATCH &&
+	while ((code = SEEN(side, VipConnectRequest(vi, &local.net, &remote.net, LIMIT, &attributes))) == VIP_NO_MATCH &&
 	       now_ms() < limit)
 		nanosleep(&pause, NULL);
 	IS(side, code, VIP_SUCCESS);
@@ -454,6 +462,7 @@ VIP_ERROR_DESCRIPTOR await_error(struct side *side, VIP_ERROR_CODE code)
 		FAIL(side, "error %d does not come", (int)code);
 	if (found.NicHandle != side->nic)
 		FAIL(side, "error %d is another NIC's", (int)code);
+	saw_error(side, code);
 	return found;
 }
 
@@ -503,7 +512,10 @@ void in_thread(struct side *side, void (*body)(struct side *side), void *argumen
 {
 	struct side *copy = new_memory(side, sizeof(*copy), 16);
 	struct run *run = new_memory(side, sizeof(*run), 16);
+	unsigned int number = side->run->thread_count;
 
+	if (number == MAX_THREADS)
+		FAIL(side, "a role has more threads than there may be");
 	*copy = *side;
 	copy->run = run;
 	copy->argument = argument;
@@ -511,38 +523,64 @@ void in_thread(struct side *side, void (*body)(struct side *side), void *argumen
 	pthread_cond_init(&run->error_came, NULL);
 	run->outcome = PASSED;
 	run->thread_body = body;
-	side->run->thread_side = copy;
-	if (pthread_create(&side->run->thread, NULL, run_thread, copy) != 0) {
-		side->run->thread_side = NULL;
+	side->run->thread_sides[number] = copy;
+	if (pthread_create(&side->run->threads[number], NULL, run_thread, copy) != 0)
 		FAIL(side, "no thread");
-	}
+	side->run->thread_count++;
 }
 
 /* Joins without judging. */
-static struct run *end_thread(struct run *run)
+static void end_threads(struct run *run)
 {
-	struct side *thread = run->thread_side;
+	unsigned int i, j;
 
-	if (thread == NULL)
-		return NULL;
-	run->thread_side = NULL;
-	pthread_join(run->thread, NULL);
-	return thread->run;
+	for (i = 0; i < run->thread_count; i++) {
+		struct run *thread = run->thread_sides[i]->run;
+
+		pthread_join(run->threads[i], NULL);
+		run->seen |= thread->seen;
+		if (run->thread_failure == NULL && thread->outcome != PASSED)
+			run->thread_failure = thread;
+		for (j = 0; j < thread->memory_count; j++)
+			free(thread->memory[j]);
+	}
+	run->thread_count = 0;
 }
 
 void join(struct side *side)
 {
-	struct run *thread = end_thread(side->run);
-	unsigned int i;
+	struct run *run = side->run;
 
-	if (thread == NULL)
+	if (run->thread_count == 0)
 		FAIL(side, "there is no thread");
-	for (i = 0; i < thread->memory_count; i++)
-		free(thread->memory[i]);
-	if (thread->outcome == SKIPPED)
-		skip(side, thread->reason);
-	if (thread->outcome == FAILED)
-		FAIL(side, "in a thread: %s", thread->reason);
+	end_threads(run);
+	if (run->thread_failure == NULL)
+		return;
+	if (run->thread_failure->outcome == SKIPPED)
+		skip(side, run->thread_failure->reason);
+	FAIL(side, "in a thread: %s", run->thread_failure->reason);
+}
+
+void close_under(struct side *side, void *(*prepare)(struct side *side), void (*wait)(struct side *side))
+{
+	struct timespec pause = { 0, 0 };
+	VIP_NIC_HANDLE nic;
+	int i;
+
+	for (i = 0; i < 12; i++) {
+		if (side->nic == NULL)
+			OK(side, VipOpenNic(side->nic_name, &side->nic));
+		memset(&side->descriptors, 0, sizeof(side->descriptors));
+		in_thread(side, wait, prepare(side));
+		nanosleep(&pause, NULL);
+		nic = side->nic;
+		side->nic = NULL;
+		OK(side, VipCloseNic(nic));
+		join(side);
+		if (unseen_word(side->test->covers, side->level, side->run->seen) == NULL)
+			return;
+		pause.tv_nsec = pause.tv_nsec == 0 ? 100000 : 2 * pause.tv_nsec;
+	}
 }
 
 /* A role from its beginning to its end */
@@ -575,7 +613,7 @@ void run_role(struct side *side, struct run *run)
 	/* Ends what a thread waits for. A test may have closed the NIC itself. */
 	if (side->nic != NULL)
 		VipCloseNic(side->nic);
-	end_thread(run);
+	end_threads(run);
 	for (i = 0; i < run->memory_count; i++)
 		free(run->memory[i]);
 	pthread_mutex_destroy(&run->lock);

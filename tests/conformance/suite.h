@@ -43,7 +43,7 @@ struct test {
 	const char *name;
 	/* Where the expectation comes from: a source and a confidence, as "VG:viprecvdone", "M:h", "D". */
 	const char *source;
-	/* What it shows: words such as VipRecvDone:VIP_NOT_DONE, status:FORMAT_ERROR, error:CONN_LOST, state:... */
+	/* What it shows, in the words of cover.h. */
 	const char *covers;
 	enum levels levels;
 	void (*first)(struct side *side);
@@ -53,6 +53,8 @@ struct test {
 
 struct group {
 	const char *name;
+	/* What must be wrong outside, so that the tests can be made: "drop", "fail" and so on. NULL: nothing may be. */
+	const char *needs;
 	const struct test *tests;
 	size_t count;
 };
@@ -90,6 +92,8 @@ struct side {
 	struct run *run;
 	/* What in_thread() was given. */
 	void *argument;
+	/* A command that makes the NIC fail. */
+	const char *fail_command;
 };
 
 /* Ends the role. */
@@ -113,14 +117,25 @@ NORETURN void skip(struct side *side, const char *why);
 /* A call returns what it must. */
 #define IS(side, call, expected)                                                         \
 	do {                                                                             \
-		VIP_RETURN returned_ = (call);                                           \
+		VIP_RETURN returned_ = SEEN((side), call);                               \
 		if (returned_ != (expected))                                             \
 			FAIL((side), "%s returned %s, not %s", #call, name_of(returned_), \
 			     name_of(expected));                                         \
 	} while (0)
-#define OK(side, call) IS((side), (call), VIP_SUCCESS)
+#define OK(side, call) IS(side, call, VIP_SUCCESS)
 
 const char *name_of(VIP_RETURN code);
+
+/* What the test has seen of what it covers. Most is seen by the functions below, or by IS and OK. */
+
+/* `call` is a call's text, or only the function's name. Returns the code. */
+VIP_RETURN saw_return(struct side *side, const char *call, VIP_RETURN code);
+#define SEEN(side, call) saw_return((side), #call, (call))
+/* Returns the status. */
+VIP_UINT32 saw_status(struct side *side, VIP_UINT32 status);
+void saw_error(struct side *side, VIP_ERROR_CODE code);
+/* As "Idle-destroy". */
+void saw_states(struct side *side, const char *states);
 
 /* The two roles */
 
@@ -185,15 +200,22 @@ void error_handler(VIP_PVOID side, VIP_ERROR_DESCRIPTOR *error);
 
 /* Threads and time */
 
-/* One at a time. `argument` is the thread's side->argument. */
+/* `argument` is the thread's side->argument. A role has a few threads at most. */
 void in_thread(struct side *side, void (*body)(struct side *side), void *argument);
-/* Waits for the thread; fails if it has failed. */
+/* Waits for the threads; fails if one has failed. */
 void join(struct side *side);
+/*
+ * Closes the NIC while a thread waits: `wait` gets what `prepare` has made of the NIC. That a thread waits cannot be seen, so the
+ * NIC is opened and closed again, a little later each time, until all has been seen that the test covers.
+ */
+void close_under(struct side *side, void *(*prepare)(struct side *side), void (*wait)(struct side *side));
 unsigned long now_ms(void);
 
 extern const struct group nic_group, memory_group, vi_group, connection_group, transfer_group, queue_group, cq_group,
-	error_group, rdma_group, notify_group, peer_group, name_group, vendor_group, scale_group;
+	error_group, rdma_group, notify_group, name_group, vendor_group, scale_group,
+	drop_group, corrupt_group, break_group, answer_group, failure_group;
 
-#define GROUP(group_name, table) { (group_name), (table), sizeof(table) / sizeof((table)[0]) }
+#define GROUP(group_name, group_needs, table) \
+	{ (group_name), (group_needs), (table), sizeof(table) / sizeof((table)[0]) }
 
 #endif

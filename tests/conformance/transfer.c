@@ -491,18 +491,20 @@ static const struct test tests[] = {
 	  order_first, order_second },
 	{ "a_nic_sends_to_itself", "C:mplite", "VipRecvWait:VIP_SUCCESS", EACH, own_vi, NULL },
 	{ "no_receive_is_posted", "M:m VG:viperrorcallback",
-	  "error:RECVQ_EMPTY error:CONN_LOST status:REMOTE_DESC_ERROR status:TRANSPORT_ERROR state:Connected-Error", EACH,
+	  "error:RECVQ_EMPTY error:CONN_LOST@reliable status:TRANSPORT_ERROR@delivery status:REMOTE_DESC_ERROR@reception "
+	  "state:Connected-Error@reliable",
+	  EACH,
 	  underrun_first, underrun_second },
-	{ "a_receive_is_too_small", "M:m", "status:LENGTH_ERROR status:REMOTE_DESC_ERROR state:Connected-Error", EACH,
+	{ "a_receive_is_too_small", "M:m", "status:LENGTH_ERROR status:REMOTE_DESC_ERROR@reception state:Connected-Error@reliable", EACH,
 	  too_long_first, too_long_second },
-	{ "a_message_is_too_long_for_the_vi", "M:m", "status:LENGTH_ERROR state:Connected-Error", EACH, beyond_mtu,
+	{ "a_message_is_too_long_for_the_vi", "M:m", "status:LENGTH_ERROR state:Connected-Error@reliable", EACH, beyond_mtu,
 	  beyond_mtu },
-	{ "a_send_reads_only_its_own_memory", "M:h", "status:PROTECTION_ERROR state:Connected-Error", EACH, protection,
+	{ "a_send_reads_only_its_own_memory", "M:h", "status:PROTECTION_ERROR state:Connected-Error@reliable", EACH, protection,
 	  protection },
-	{ "a_receive_writes_only_its_own_memory", "M:h", "status:PROTECTION_ERROR status:REMOTE_DESC_ERROR", EACH,
+	{ "a_receive_writes_only_its_own_memory", "M:h", "status:PROTECTION_ERROR status:REMOTE_DESC_ERROR@reception", EACH,
 	  receive_protection, receive_protection },
 	{ "later_sends_are_flushed", "M:m", "status:DESC_FLUSHED_ERROR state:Connected-Error", RELIABLE, flushed_behind,
 	  flushed_behind },
 };
 
-const struct group transfer_group = GROUP("transfer", tests);
+const struct group transfer_group = GROUP("transfer", NULL, tests);

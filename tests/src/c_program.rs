@@ -59,6 +59,17 @@ impl CProgram {
         })
     }
 
+    /// The tests of the conformance suite, as its `--list` gives them.
+    ///
+    /// # Errors
+    /// If the program is another one.
+    pub fn list(&self) -> Result<String> {
+        let output =
+            Command::new(&self.path).arg("--list").env("LD_LIBRARY_PATH", self.libraries()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// A program in the C of 1989 that takes these options of the compiler behind its sources.
     ///
     /// # Errors

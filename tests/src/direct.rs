@@ -1,5 +1,6 @@
 //! The card without guests, for the direct link.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -56,6 +57,42 @@ impl DirectCards {
         format!("direct:{}", sockets[nic].display())
     }
 
+    /// The names of all NICs.
+    #[must_use]
+    pub fn nics(&self) -> Vec<String> {
+        (0..self.addresses.len()).map(|nic| self.nic(nic)).collect()
+    }
+
+    /// Gives the link of one NIC a plan of faults.
+    ///
+    /// # Errors
+    /// If the plan is wrong.
+    ///
+    /// # Panics
+    /// If there is no such NIC.
+    pub fn set_faults_of(&self, nic: usize, plan: &str) -> Result<()> {
+        Ok(self.card()?.set_faults_of(&self.addresses[nic], plan)?)
+    }
+
+    /// What the card process takes now, once it has let go of what its clients had. It is asked until two answers are the same.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn footprint(&self) -> Result<Footprint> {
+        let process = PathBuf::from(format!("/proc/{}", self.card()?.pid()));
+        let limit = Limit::new("the card to come to rest", COUNTER_LIMIT);
+        let mut before = Footprint::read(&process)?;
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = Footprint::read(&process)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+            limit.remaining()?;
+        }
+    }
+
     /// A NIC's address.
     ///
     /// # Panics
@@ -103,6 +140,25 @@ impl DirectCards {
             Some(card) => Ok(card.stop()?),
             None => Ok(()),
         }
+    }
+}
+
+/// What a process takes of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open files.
+    pub files: usize,
+    /// Bytes of memory of its own.
+    pub memory: u64,
+}
+
+impl Footprint {
+    fn read(process: &Path) -> Result<Self> {
+        let files = std::fs::read_dir(process.join("fd"))?.count();
+        let status = std::fs::read_to_string(process.join("status"))?;
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
+        let kibibytes: u64 = memory.trim().trim_end_matches(" kB").parse().context("RssAnon")?;
+        Ok(Self { files, memory: kibibytes * 1024 })
     }
 }
 

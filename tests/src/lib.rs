@@ -13,15 +13,17 @@
 
 mod artifacts;
 mod c_program;
+pub mod coverage;
 mod direct;
 mod fabric;
 mod guest;
 mod installation;
+mod not_provoked;
 mod program;
 mod tap;
 
 pub use c_program::CProgram;
-pub use direct::DirectCards;
+pub use direct::{DirectCards, Footprint};
 pub use fabric::{Builder, TestFabric, fabric};
 pub use guest::{install, nothing_left};
 pub use installation::Installation;

@@ -3,20 +3,13 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use vianic_tests::vianic::Limit;
 use vianic_tests::{CProgram, DirectCards, Report, fabric, install, nothing_left};
 
-/// Tests that this provider must skip, wherever they run: those of RDMA read at the level that has none, and the one that
-/// is for NICs without it.
-const SKIPPED: [&str; 6] = [
-    "rdma/a_read_fetches_its_bytes_and_no_others/unreliable",
-    "rdma/a_read_scatters/unreliable",
-    "rdma/the_owner_decides_who_reads/unreliable",
-    "rdma/a_fence_waits_for_reads/unreliable",
-    "rdma/a_read_where_there_is_none_fails/delivery",
-    "rdma/a_read_where_there_is_none_fails/reception",
-];
+/// Tests that this provider must skip, wherever they run: it reads by RDMA.
+const SKIPPED: [&str; 2] =
+    ["rdma/a_read_where_there_is_none_fails/delivery", "rdma/a_read_where_there_is_none_fails/reception"];
 
 /// No test has failed, and none was skipped that could have been made.
 fn judge(report: &str) -> Result<()> {
@@ -28,18 +21,25 @@ fn judge(report: &str) -> Result<()> {
 }
 
 /// Guests are slow: fewer connections there than natively.
-const IN_GUESTS: &str = "--cycles 350";
+const IN_GUESTS: &str = "--strict --cycles 350";
 
-fn over_the_direct_link(test: &'static str, nics: u16, options: &[&str]) -> Result<()> {
-    let suite = CProgram::conformance_suite()?;
-    let cards = DirectCards::launch(test, nics)?;
+/// Runs the suite over the direct link, on all NICs of a card process.
+fn run(suite: &CProgram, cards: &DirectCards, options: &[&str]) -> Result<()> {
     let output = Command::new(suite.path())
-        .args((0..usize::from(nics)).map(|nic| cards.nic(nic)))
+        .args(cards.nics())
+        .arg("--strict")
         .args(options)
         .env("LD_LIBRARY_PATH", suite.libraries())
         .output()?;
     judge(&String::from_utf8_lossy(&output.stdout))?;
     ensure!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn over_the_direct_link(test: &'static str, nics: u16, options: &[&str]) -> Result<()> {
+    let suite = CProgram::conformance_suite()?;
+    let cards = DirectCards::launch(test, nics)?;
+    run(&suite, &cards, options)?;
     cards.stop()
 }
 
@@ -53,6 +53,63 @@ fn two_nics_over_the_direct_link() -> Result<()> {
     // Registering until there is no more room takes long, and knows no second NIC.
     over_the_direct_link("conformance on two NICs", 2, &["--skip", "regions_can_be_exhausted"])
 }
+
+#[test]
+fn links_with_faults() -> Result<()> {
+    let suite = CProgram::conformance_suite()?;
+    let cards = DirectCards::launch("conformance with faults", 2)?;
+    for fault in ["drop", "corrupt", "break"] {
+        cards.card()?.set_faults(&format!("{fault}=1"))?;
+        run(&suite, &cards, &["--link", fault])?;
+    }
+    cards.card()?.set_faults("off")?;
+    cards.set_faults_of(1, "drop=1")?;
+    run(&suite, &cards, &["--link", "answer"])?;
+    cards.stop()
+}
+
+/// Each test of a failure kills its card.
+#[test]
+fn nics_that_fail() -> Result<()> {
+    let suite = CProgram::conformance_suite()?;
+    let list = suite.list()?;
+    let mut tests = vec![];
+    for line in list.lines() {
+        if let [name, _, levels, _, "fail", _] = line.split('\t').collect::<Vec<_>>()[..] {
+            match levels {
+                "once" => tests.push(name.to_owned()),
+                _ => tests
+                    .extend(["unreliable", "delivery", "reception"].map(|level| format!("{name}/{level}"))),
+            }
+        }
+    }
+    ensure!(!tests.is_empty(), "no tests of failures in\n{list}");
+    for test in tests {
+        let cards = DirectCards::launch("conformance of a NIC that fails", 1)?;
+        let kill = format!("kill -9 {}", cards.card()?.pid());
+        run(&suite, &cards, &["--only", &test, "--fail", &kill])?;
+    }
+    Ok(())
+}
+
+/// What the card holds for connections that are over: nothing.
+#[test]
+fn connections_leave_nothing_in_the_card() -> Result<()> {
+    let suite = CProgram::conformance_suite()?;
+    let cards = DirectCards::launch("what connections leave in the card", 2)?;
+    let mut footprints = vec![];
+    for _ in 0..2 {
+        run(&suite, &cards, &["--only", "scale/", "--cycles", "1000"])?;
+        footprints.push(cards.footprint()?);
+    }
+    let [before, after] = footprints[..] else { bail!("two runs") };
+    ensure!(after.files == before.files, "{before:?}, then {after:?}");
+    ensure!(after.memory <= before.memory + MAX_GROWTH, "{before:?}, then {after:?}");
+    cards.stop()
+}
+
+/// Bytes by which the memory of a process may grow with use: what allocators keep.
+const MAX_GROWTH: u64 = 1 << 20;
 
 #[test]
 fn one_guest() -> Result<()> {

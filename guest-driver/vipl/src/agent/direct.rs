@@ -77,7 +77,11 @@ struct DirectAgent {
 }
 
 impl DirectAgent {
+    /// The context, while the card lives: without it there is nothing that it could be told.
     fn context(&self) -> Result<&Context, AgentError> {
+        if !self.link.is_usable() {
+            return Err(Status::NIC_FAILED.into());
+        }
         self.context.get().ok_or(AgentError::Refused(Status::INVALID_STATE))
     }
 

@@ -2,7 +2,7 @@
  * A VIA program in the manner of the years around 2000: C89, pthreads, memory from malloc, and
  * no more care than its time took. It connects two VIs of one NIC to each other.
  *
- * usage: old_style NIC
+ * usage: old_style NIC [POLLS]
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -13,6 +13,7 @@
 
 #define DESCRIPTORS 16
 #define MESSAGES 1000
+#define POLLS 40000000L
 #define DATA_SIZE 40001
 #define MESSAGE_SIZE 1999
 #define ADDRESS_SIZE 64
@@ -216,12 +217,39 @@ static void finish_send(VIP_DESCRIPTOR *expected)
 		FAIL("sends are done in another order");
 }
 
+/* Polls as a program does that has nothing else to do; what it waits for is sent last of all. */
+static void poll_for_long(long polls)
+{
+	VIP_DESCRIPTOR *descriptor;
+	VIP_RETURN code;
+	long i;
+
+	post_receive(server, 0);
+	for (i = 0; i < polls; i++) {
+		code = VipRecvDone(server, &descriptor);
+		if (code != VIP_NOT_DONE || descriptor != NULL)
+			fail(__LINE__, "a message that nobody has sent", (int)code);
+	}
+	prepare(sends[0], 0, NULL, 0, 0);
+	CHECK(VipPostSend(client, sends[0], descriptor_handle));
+	while ((code = VipRecvDone(server, &descriptor)) == VIP_NOT_DONE)
+		i++;
+	CHECK(code);
+	if (descriptor != receives[0])
+		FAIL("another receive than the one that was posted");
+	finish_send(sends[0]);
+	printf("%ld polls\n", i);
+}
+
 static VIP_UINT32 length_of(int message)
 {
 	return message % 5 == 0 ? 0 : (VIP_UINT32)(1 + message % MESSAGE_SIZE);
 }
 
-/* As many messages on their way as there are descriptors. Empty ones come in both shapes. */
+/*
+ * As many messages on their way as there are descriptors. Empty ones come in both shapes. The CQ grows with entries in it, as
+ * programs let it grow with their connections.
+ */
 static void transfer(void)
 {
 	VIP_DESCRIPTOR *descriptor;
@@ -250,6 +278,8 @@ static void transfer(void)
 			FAIL("the message is another one");
 		if (memcmp(descriptor->DS[0].Local.Data.Address, source, length) != 0)
 			FAIL("the message is corrupt");
+		if (message % 64 == 2)
+			CHECK(VipResizeCQ(send_cq, 64 + (VIP_ULONG)message / 2));
 		/* Sends pile up in the CQ, four at a time. */
 		if (message % 4 == 3)
 			for (i = message - 3; i <= message; i++)
@@ -295,14 +325,50 @@ static void disconnect_vis(void)
 		fail(__LINE__, "the queue is not empty after all", (int)code);
 }
 
+/* Handles of what was never made, or is something else. */
+static void use_garbage(void)
+{
+	static int nothing;
+	VIP_PVOID garbage[5];
+	VIP_DESCRIPTOR *descriptor;
+	VIP_BOOLEAN is_receive;
+	VIP_VI_HANDLE vi;
+	int i;
+
+	garbage[0] = NULL;
+	garbage[1] = &client;
+	garbage[2] = &nothing;
+	garbage[3] = (VIP_PVOID)1;
+	garbage[4] = (VIP_PVOID)-1L;
+	for (i = 0; i < 5; i++) {
+		if (VipDestroyVi(garbage[i]) != VIP_INVALID_PARAMETER ||
+		    VipDisconnect(garbage[i]) != VIP_INVALID_PARAMETER ||
+		    VipPostSend(garbage[i], sends[0], descriptor_handle) != VIP_INVALID_PARAMETER ||
+		    VipPostRecv(garbage[i], receives[0], descriptor_handle) != VIP_INVALID_PARAMETER ||
+		    VipRecvDone(garbage[i], &descriptor) != VIP_INVALID_PARAMETER ||
+		    VipSendWait(garbage[i], 1, &descriptor) != VIP_INVALID_PARAMETER ||
+		    VipDestroyCQ(garbage[i]) != VIP_INVALID_PARAMETER ||
+		    VipCQDone(garbage[i], &vi, &is_receive) != VIP_INVALID_PARAMETER ||
+		    VipConnectReject(garbage[i]) != VIP_INVALID_PARAMETER ||
+		    VipCloseNic(garbage[i]) != VIP_INVALID_PARAMETER)
+			fail(__LINE__, "a handle of garbage is taken for something", i);
+	}
+	if (VipDestroyVi(nic) != VIP_INVALID_PARAMETER || VipCloseNic(client) != VIP_INVALID_PARAMETER ||
+	    VipDestroyCQ(server) != VIP_INVALID_PARAMETER)
+		FAIL("a handle is taken for one of another kind");
+	if (VipDeregisterMem(nic, data, 0) != VIP_INVALID_PARAMETER ||
+	    VipDeregisterMem(nic, data, 0xffffffff) != VIP_INVALID_PARAMETER ||
+	    VipDeregisterMem(nic, data, descriptor_handle) != VIP_INVALID_PARAMETER)
+		FAIL("memory is deregistered that is not");
+}
+
 static void close_nic(void)
 {
 	int i;
 
 	for (i = 0; i < DESCRIPTORS; i++)
 		post_receive(client, i);
-	if (VipDestroyVi(&client) == VIP_SUCCESS)
-		FAIL("a VI that never was is destroyed");
+	use_garbage();
 	CHECK(VipDestroyVi(client));
 	CHECK(VipDestroyVi(server));
 	if (VipDestroyVi(server) == VIP_SUCCESS)
@@ -318,14 +384,15 @@ static void close_nic(void)
 
 int main(int argc, char **argv)
 {
-	if (argc != 2) {
-		fprintf(stderr, "usage: %s NIC\n", argv[0]);
+	if (argc != 2 && argc != 3) {
+		fprintf(stderr, "usage: %s NIC [POLLS]\n", argv[0]);
 		return 1;
 	}
 	open_nic(argv[1]);
 	register_memory();
 	create_vis();
 	connect_vis();
+	poll_for_long(argc == 3 ? atol(argv[2]) : POLLS);
 	transfer();
 	disconnect_vis();
 	close_nic();

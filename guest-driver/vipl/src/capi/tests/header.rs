@@ -63,6 +63,117 @@ const FUNCTIONS: [&str; 46] = [
     "VipSetUserData",
 ];
 
+/// What programs have compiled in, whatever this library thinks: each type's size and the offsets of its fields on 64-bit Linux.
+const COMPILED_IN: &[(&str, usize, &[(&str, usize)])] = &[
+    ("VIP_PVOID", 8, &[]),
+    ("VIP_QOS", 8, &[]),
+    ("VIP_NIC_HANDLE", 8, &[]),
+    ("VIP_VI_HANDLE", 8, &[]),
+    ("VIP_CQ_HANDLE", 8, &[]),
+    ("VIP_CONN_HANDLE", 8, &[]),
+    ("VIP_PROTECTION_HANDLE", 8, &[]),
+    ("VIP_EVENT_HANDLE", 8, &[]),
+    ("VIP_MEM_HANDLE", 4, &[]),
+    ("VIP_BOOLEAN", 4, &[]),
+    ("VIP_CHAR", 1, &[]),
+    ("VIP_UCHAR", 1, &[]),
+    ("VIP_SHORT", 2, &[]),
+    ("VIP_USHORT", 2, &[]),
+    ("VIP_LONG", 8, &[]),
+    ("VIP_ULONG", 8, &[]),
+    ("VIP_UINT8", 1, &[]),
+    ("VIP_UINT16", 2, &[]),
+    ("VIP_UINT32", 4, &[]),
+    ("VIP_UINT64", 8, &[]),
+    ("VIP_RELIABILITY_LEVEL", 2, &[]),
+    ("VIP_RETURN", 4, &[]),
+    ("VIP_VI_STATE", 4, &[]),
+    ("VIP_PVOID64", 8, &[("AddressBits", 0), ("Address", 0), ("Descriptor", 0)]),
+    (
+        "VIP_CONTROL_SEGMENT",
+        32,
+        &[
+            ("Next", 0),
+            ("NextHandle", 8),
+            ("SegCount", 12),
+            ("Control", 14),
+            ("Reserved", 16),
+            ("ImmediateData", 20),
+            ("Length", 24),
+            ("Status", 28),
+        ],
+    ),
+    ("VIP_ADDRESS_SEGMENT", 16, &[("Data", 0), ("Handle", 8), ("Reserved", 12)]),
+    ("VIP_DATA_SEGMENT", 16, &[("Data", 0), ("Handle", 8), ("Length", 12)]),
+    ("VIP_DESCRIPTOR_SEGMENT", 16, &[("Remote", 0), ("Local", 0)]),
+    (
+        "VIP_DESCRIPTOR",
+        64,
+        &[
+            ("CS", 0),
+            ("Control", 0),
+            ("DS", 32),
+            ("Data", 32),
+            ("DS[1].Remote.Handle", 56),
+            ("Data[1].Length", 60),
+        ],
+    ),
+    (
+        "VIP_NIC_ATTRIBUTES",
+        200,
+        &[
+            ("Name", 0),
+            ("HardwareVersion", 64),
+            ("ProviderVersion", 72),
+            ("NicAddressLen", 80),
+            ("LocalNicAddress", 88),
+            ("ThreadSafe", 96),
+            ("MaxDiscriminatorLen", 100),
+            ("MaxRegisterBytes", 104),
+            ("MaxRegisterRegions", 112),
+            ("MaxRegisterBlockBytes", 120),
+            ("MaxVI", 128),
+            ("MaxDescriptorsPerQueue", 136),
+            ("MaxSegmentsPerDesc", 144),
+            ("MaxCQ", 152),
+            ("MaxCQEntries", 160),
+            ("MaxTransferSize", 168),
+            ("NativeMTU", 176),
+            ("MaxPtags", 184),
+            ("ReliabilityLevelSupport", 192),
+            ("RDMAReadSupport", 194),
+        ],
+    ),
+    (
+        "VIP_VI_ATTRIBUTES",
+        40,
+        &[
+            ("ReliabilityLevel", 0),
+            ("MaxTransferSize", 8),
+            ("QoS", 16),
+            ("Ptag", 24),
+            ("EnableRdmaWrite", 32),
+            ("EnableRdmaRead", 36),
+        ],
+    ),
+    ("VIP_MEM_ATTRIBUTES", 16, &[("Ptag", 0), ("EnableRdmaWrite", 8), ("EnableRdmaRead", 12)]),
+    ("VIP_NET_ADDRESS", 6, &[("HostAddressLen", 0), ("DiscriminatorLen", 2), ("HostAddress", 4)]),
+    (
+        "VIP_ERROR_DESCRIPTOR",
+        48,
+        &[
+            ("NicHandle", 0),
+            ("ViHandle", 8),
+            ("CQHandle", 16),
+            ("DescriptorPtr", 24),
+            ("OpCode", 32),
+            ("ResourceCode", 40),
+            ("ErrorCode", 44),
+        ],
+    ),
+    ("VIP_AUTODISCOVERY_LIST", 24, &[("NumberOfHops", 0), ("ADAddrArray", 8), ("NumAdAddrs", 16)]),
+];
+
 /// As a C compiler sees it: expressions and what they must be.
 fn facts() -> Vec<(String, i64)> {
     let mut facts: Vec<(String, i64)> = Vec::new();
@@ -106,31 +217,9 @@ fn facts() -> Vec<(String, i64)> {
     same!("VIP_DATA_SEGMENT", Segment, { "Data" = address, "Handle" = handle, "Length" = length });
     same!("VIP_ADDRESS_SEGMENT", Segment, { "Data" = address, "Handle" = handle, "Reserved" = length });
 
-    // What programs have compiled in, whatever this library thinks.
-    layout(
-        "VIP_NIC_ATTRIBUTES",
-        200,
-        &[("ThreadSafe", 96), ("MaxTransferSize", 168), ("RDMAReadSupport", 194)],
-    );
-    layout("VIP_VI_ATTRIBUTES", 40, &[("Ptag", 24), ("EnableRdmaRead", 36)]);
-    layout("VIP_MEM_ATTRIBUTES", 16, &[]);
-    layout("VIP_ERROR_DESCRIPTOR", 48, &[("OpCode", 32), ("ErrorCode", 44)]);
-    layout("VIP_AUTODISCOVERY_LIST", 24, &[("ADAddrArray", 8), ("NumAdAddrs", 16)]);
-    layout("VIP_NET_ADDRESS", 6, &[("DiscriminatorLen", 2), ("HostAddress", 4)]);
-    layout("VIP_PVOID64", 8, &[]);
-    let spellings = [
-        ("CS", 0),
-        ("Control", 0),
-        ("DS", 32),
-        ("Data", 32),
-        ("DS[1].Remote.Handle", 56),
-        ("Data[1].Length", 60),
-    ];
-    layout("VIP_DESCRIPTOR", 64, &spellings);
-    layout("VIP_MEM_HANDLE", 4, &[]);
-    layout("VIP_BOOLEAN", 4, &[]);
-    layout("VIP_ULONG", 8, &[]);
-    layout("VIP_RETURN", 4, &[]);
+    for (name, size, fields) in COMPILED_IN {
+        layout(name, *size, fields);
+    }
 
     let mut constant = |name: String, value: u64| facts.push((name, i64::try_from(value).unwrap()));
     for (prefix, all) in

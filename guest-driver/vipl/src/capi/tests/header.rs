@@ -63,8 +63,11 @@ const FUNCTIONS: [&str; 46] = [
     "VipSetUserData",
 ];
 
-/// What programs have compiled in, whatever this library thinks: each type's size and the offsets of its fields on 64-bit Linux.
-const COMPILED_IN: &[(&str, usize, &[(&str, usize)])] = &[
+/// A type of the header: its size, and the offsets of its fields.
+type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
+
+/// What programs have compiled in on 64-bit Linux, whatever this library thinks.
+const COMPILED_IN: &[Layout] = &[
     ("VIP_PVOID", 8, &[]),
     ("VIP_QOS", 8, &[]),
     ("VIP_NIC_HANDLE", 8, &[]),

@@ -3,7 +3,7 @@
 # kernels, QEMU and compilers for the module are not among them: they are unpacked into a cache when needed.
 set -euo pipefail
 
-declare -A package_of=([cc]=gcc [make]=make [dpkg-deb]=dpkg [apt-get]=apt [chroot]=coreutils [unshare]=util-linux [c++]=g++ [mandoc]=mandoc [pkg-config]=pkgconf)
+declare -A package_of=([cc]=gcc [make]=make [dpkg-deb]=dpkg [apt-get]=apt [chroot]=coreutils [unshare]=util-linux [c++]=g++ [mandoc]=mandoc [pkg-config]=pkgconf [valgrind]=valgrind)
 missing=()
 for command in "${!package_of[@]}"; do
 	command -v "$command" >/dev/null || missing+=("${package_of[$command]}")

@@ -43,6 +43,7 @@ step "format" 2 cargo fmt --all --check
 step "lints" 20 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "build" 20 cargo build --release --locked -p vianic -p vianic-device -p vianic-tools -p vipl
 step "unit and component tests" 20 cargo test --workspace --exclude vianic-tests --locked
+step "instructions per message" 10 cargo test --release -p vianic-bench --locked --test instructions -- --nocapture
 step "documentation" 10 env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 step "direct link" 10 cargo test -p vianic-tests --locked --test direct -- --test-threads=1
 step "coverage of the conformance suite" 10 cargo test -p vianic-tests --locked --test coverage

@@ -22,9 +22,12 @@ const QUIET: Duration = Duration::from_micros(100);
 /// Two VIs of one NIC, connected with each other, and descriptors for messages of one size.
 pub struct Loopback {
     // Dropped before the memory that the card writes.
-    from: Vi,
-    to: Vi,
-    sends: Vec<Descriptor>,
+    /// The VI that sends.
+    pub from: Vi,
+    /// The VI that receives.
+    pub to: Vi,
+    /// The sends that are not posted.
+    pub sends: Vec<Descriptor>,
     _buffers: [RegisteredBuffer; 2],
     _pool: DescriptorPool,
 }
@@ -161,13 +164,21 @@ fn connect(nic: &Nic, from: &Vi, to: &Vi) -> anyhow::Result<()> {
     .context("cannot connect two VIs of the NIC")
 }
 
+/// Posts a descriptor.
+///
+/// # Errors
+/// As [`Vi::post`].
 #[inline]
-fn post(vi: &Vi, queue: Queue, descriptor: Descriptor) -> anyhow::Result<()> {
+pub fn post(vi: &Vi, queue: Queue, descriptor: Descriptor) -> anyhow::Result<()> {
     Ok(vi.post(queue, descriptor).map_err(|failure| failure.error)?)
 }
 
+/// Takes the oldest descriptor of a queue, if it is complete.
+///
+/// # Errors
+/// If it completed with an error.
 #[inline]
-fn done(vi: &Vi, queue: Queue) -> anyhow::Result<Option<Descriptor>> {
+pub fn done(vi: &Vi, queue: Queue) -> anyhow::Result<Option<Descriptor>> {
     let Poll::Done(descriptor) = vi.done(queue)? else { return Ok(None) };
     match descriptor.outcome() {
         Ok(_) => Ok(Some(descriptor)),

@@ -48,7 +48,6 @@ use self::link::Link;
 use self::mrt::RegionAttributes;
 use self::notice_board::Woken;
 use self::objects::Registered;
-use self::ram::RAM_SIZE;
 use crate::agent::{Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region};
 use crate::mapping::ContextMemory;
 
@@ -135,7 +134,7 @@ impl Agent for DirectAgent {
         if !self.link.is_usable() {
             return Err(Status::NIC_FAILED.into());
         }
-        Ok(NicInfo { registers: self.link.nic_memory.registers(), max_register_bytes: RAM_SIZE })
+        Ok(NicInfo { registers: self.link.nic_memory.registers(), max_register_bytes: self.link.ram.size() })
     }
 
     fn open_context(&self) -> Result<ContextMemory, AgentError> {

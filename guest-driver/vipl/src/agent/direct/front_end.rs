@@ -20,7 +20,7 @@ use zerocopy::FromBytes;
 
 use super::link::no_such_nic;
 use super::nic_memory::NicMemory;
-use super::ram::{RAM_SIZE, Ram};
+use super::ram::Ram;
 use crate::agent::AgentError;
 
 /// The card answers each message within this time, or it is taken to be dead.
@@ -88,7 +88,7 @@ impl FrontEnd {
         step("SET_FEATURES", self.connection.set_features(features))?;
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: 0,
-            memory_size: RAM_SIZE,
+            memory_size: ram.size(),
             userspace_addr: ram.memory().base().addr().get() as u64,
             mmap_offset: 0,
             mmap_handle: ram.file().as_raw_fd(),

@@ -13,8 +13,22 @@ use super::extents::Extents;
 use super::moved::MovedExtents;
 use super::shared_memory::{SharedMemory, Word};
 
-/// Bytes of guest RAM: far more than any process registers, as only what is used costs memory.
-pub(super) const RAM_SIZE: u64 = 64 << 30;
+/// Bytes of guest RAM: far more than any process registers, as only what is used costs memory. Only a process whose address
+/// space is limited has reason to want less.
+fn ram_size() -> u64 {
+    const GIB: u64 = 1 << 30;
+    const DEFAULT: u64 = 64 * GIB;
+    match std::env::var("VIANIC_RAM_GIB") {
+        Err(_) => DEFAULT,
+        Ok(text) => match text.parse() {
+            Ok(gibibytes @ 1..=1024) => gibibytes * GIB,
+            _ => {
+                log::warn!("VIANIC_RAM_GIB is not a number from 1 to 1024: {text:?}");
+                DEFAULT
+            }
+        },
+    }
+}
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4096;
@@ -27,6 +41,7 @@ static RAM: Mutex<Option<&'static Ram>> = Mutex::new(None);
 #[derive(Debug)]
 pub(super) struct Ram {
     file: OwnedFd,
+    size: u64,
     memory: SharedMemory,
     file_id: FileId,
     /// A child after fork gets guest RAM of its own: two allocators cannot share one.
@@ -61,10 +76,11 @@ impl Ram {
 
     fn new(process: Pid) -> rustix::io::Result<Self> {
         let file = rustix::fs::memfd_create(RAM_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&file, RAM_SIZE)?;
+        let size = ram_size();
+        rustix::fs::ftruncate(&file, size)?;
         // The card has the file too: if it could shrink it, every access here would end in SIGBUS.
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let memory = SharedMemory::map(file.as_fd(), in_memory(RAM_SIZE))?;
+        let memory = SharedMemory::map(file.as_fd(), in_memory(size))?;
         memory.hide_from_core_dumps();
         let stat = rustix::fs::fstat(&file)?;
         let file_id = FileId {
@@ -73,13 +89,18 @@ impl Ram {
             inode: stat.st_ino,
         };
         // Address 0 stands for "none" in the Memory Region Table.
-        let free = Mutex::new(Extents::new(PAGE, RAM_SIZE));
-        Ok(Self { file, memory, file_id, process, free, moved: Mutex::default() })
+        let free = Mutex::new(Extents::new(PAGE, size));
+        Ok(Self { file, size, memory, file_id, process, free, moved: Mutex::default() })
     }
 
     /// `false` in a child after fork: the guest RAM is its parent's.
     pub(super) fn is_of_this_process(&self) -> bool {
         self.process == rustix::process::getpid()
+    }
+
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {

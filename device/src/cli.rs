@@ -44,6 +44,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "PLAN")]
     pub(crate) faults: Option<Plan>,
 
+    /// For tests of drivers: have the cards drop registrations from their shadow MRTs at random and drain the MDL as late as they may,
+    /// by a schedule that the same SEED gives again.
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub(crate) hostile: Option<u64>,
+
     /// Print what this program is, as vhost-user back-end programs do, and end.
     #[arg(long)]
     pub(crate) print_capabilities: bool,

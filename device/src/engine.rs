@@ -21,6 +21,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::engine::crowding::Crowding;
 use crate::engine::inbox::Inbox;
 use crate::guest_memory::GuestMemory;
+use crate::nic::hostility::Hostility;
 use crate::nic::memory::NicMemory;
 use crate::nic::pacing::Poll;
 use crate::nic::{Card, registers};
@@ -39,6 +40,8 @@ pub struct NicConfig {
     pub address: NicAddress,
     /// Its memory.
     pub memory: Arc<NicMemory>,
+    /// For tests: how hard it is on its Kernel Agent.
+    pub hostility: Option<Hostility>,
 }
 
 /// What the vhost-user side gives a card to reach its guest with.
@@ -406,9 +409,12 @@ impl Runner {
         if !self.switch.is_vacant(nic) {
             return Status::INVALID_STATE;
         }
-        let NicConfig { address, memory } = self.nics[nic].clone();
+        let NicConfig { address, memory, hostility } = self.nics[nic].clone();
         match Card::attach(address, memory, host.memory, request) {
-            Ok(card) => {
+            Ok(mut card) => {
+                if let Some(hostility) = hostility {
+                    card.set_hostility(hostility);
+                }
                 self.switch.insert(nic, card);
                 self.sinks[nic] = Some(host.events);
                 self.watch(nic, host.doorbells);

@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 use cli::Cli;
 use vianic_device::engine::{Engine, NicConfig};
 use vianic_device::monitor;
+use vianic_device::nic::hostility::Hostility;
 use vianic_device::nic::memory::NicMemory;
 use vianic_device::socket::SocketFile;
 use vianic_device::vhost::{DESCRIPTORS_PER_CARD, EngineCard, Server};
@@ -85,7 +86,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     let stats_socket = cli.stats_path.as_deref().map(SocketFile::bind).transpose()?;
 
-    let configs = nics.iter().map(|nic| NicConfig { address: nic.address, memory: nic.memory.clone() });
+    let hostility = cli.hostile.map(Hostility::new);
+    let configs = nics.iter().map(|nic| NicConfig {
+        address: nic.address,
+        memory: nic.memory.clone(),
+        hostility: hostility.clone(),
+    });
     let engine = Engine::start(configs.collect()).context("cannot start the engine")?;
     if let Some(plan) = cli.faults {
         log::warn!("the links have faults: {plan}");

@@ -64,7 +64,11 @@ mod tests {
         let memory = Arc::new(NicMemory::new().expect("NIC memory"));
         let nic = |n| Nic { address: NicAddress([2, 0, 0, 0, 0, n]), memory: memory.clone() };
         let nics: Vec<_> = [1, 2].map(nic).into();
-        let configs = nics.iter().map(|nic| NicConfig { address: nic.address, memory: nic.memory.clone() });
+        let configs = nics.iter().map(|nic| NicConfig {
+            address: nic.address,
+            memory: nic.memory.clone(),
+            hostility: None,
+        });
         let engine = Engine::start(configs.collect()).expect("an engine");
         let desk = Desk { nics, engine: engine.handle() };
 

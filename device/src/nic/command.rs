@@ -34,7 +34,7 @@ impl Card {
         let completes = match Opcode(token.vi) {
             Opcode::ADD_MRT_CHUNK => self.add_mrt_chunk(token.body()).into(),
             Opcode::DRAIN_MDL => {
-                self.core.mdl.drain(&self.core.memory, &self.core.host, Drain::Command);
+                self.core.shadow.drain(&self.core.memory, &self.core.host, Drain::Command);
                 Ok(()).into()
             }
             Opcode::CREATE_CONTEXT => self.create_context(&token.body()).into(),

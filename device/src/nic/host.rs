@@ -1,11 +1,11 @@
 //! The host that the card sits in (the guest): its memory, and what the Kernel Agent keeps there for the card.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use vianic_abi::attach::AttachRequest;
-use vianic_abi::mrt::{MRT_CHUNK_ENTRIES, MRT_MAX_CHUNKS, MrtEntry, handle_index};
-use zerocopy::IntoBytes as _;
+use vianic_abi::mrt::{MRT_CHUNK_ENTRIES, MRT_MAX_CHUNKS, MrtEntry, MrtSlot, handle_index};
+use vianic_abi::sync::Native;
 
 use crate::guest_memory::{GuestMemory, NotMemory};
 use crate::nic::memory::{ShadowSlot, usize_of};
@@ -70,8 +70,8 @@ impl Host {
     /// The MDL_Insert counter: handles that have been put into the MDL so far.
     #[inline]
     #[must_use]
-    pub fn mdl_insert(&self) -> u32 {
-        self.mdl_insert[0].load(Acquire)
+    pub fn mdl_insert(&self) -> &AtomicU32 {
+        &self.mdl_insert[0]
     }
 
     /// Takes a chunk of the MRT. `false`: it is not whole in guest RAM, there already, or beyond the table.
@@ -90,22 +90,7 @@ impl Host {
     pub fn mrt_entry(&self, handle: u32) -> Option<MrtEntry> {
         let index = handle_index(handle);
         let chunk = self.mrt.get(usize_of(index / MRT_CHUNK_ENTRIES))?.as_ref()?;
-        let words = &chunk.entries[usize_of(index % MRT_CHUNK_ENTRIES)];
-        let mut entry = MrtEntry::default();
-        for (bytes, word) in entry.as_mut_bytes().chunks_exact_mut(8).zip(words) {
-            // The first word holds the handle, which the Kernel Agent stores last.
-            bytes.copy_from_slice(&word.load(Acquire).to_le_bytes());
-        }
-        (entry.handle == handle && handle != 0).then_some(entry)
-    }
-
-    /// A word of a page table.
-    ///
-    /// # Errors
-    /// If it is not in guest RAM.
-    #[inline]
-    pub fn page_table_word(&self, address: u64) -> Result<u64, NotMemory> {
-        self.memory.load_u64(address)
+        MrtSlot::<Native>::new(&chunk.entries[usize_of(index % MRT_CHUNK_ENTRIES)]).copy(handle)
     }
 }
 

@@ -1,6 +1,7 @@
-//! The Memory Deregistration List (claims 2, 16 and 19): the Kernel Agent puts handles in and goes on; the card lets go of
-//! them when it is idle, and always before it trusts a registration.
+//! The card's end of the Memory Deregistration List (claims 2, 16 and 19): why it is drained, and what that counts as. The
+//! protocol itself is [`vianic_abi::mdl`].
 
+use vianic_abi::mdl::{Drainer, Forget};
 use vianic_abi::nic_memory::{Counter, MDL_ENTRIES};
 
 use crate::nic::host::Host;
@@ -18,41 +19,47 @@ pub enum Drain {
     Command,
 }
 
-/// The card's end of the list.
-#[derive(Debug, Default)]
-pub struct Mdl {
-    drained: u32,
+impl Drain {
+    /// What `handles` forgotten for this reason count as. A Kernel Agent that asks with the list full asks because it is.
+    fn counter(self, handles: u32) -> Counter {
+        match self {
+            Self::Idle => Counter::mdl_drained_idle,
+            Self::Validation => Counter::mdl_drained_validation,
+            Self::Command if handles >= MDL_ENTRIES => Counter::mdl_drained_full,
+            Self::Command => Counter::mdl_drained_command,
+        }
+    }
 }
 
-impl Mdl {
-    /// Lets go of all handles that the Kernel Agent has put in.
+/// The card's end of the list.
+#[derive(Debug, Default)]
+pub struct DeregistrationList {
+    drainer: Drainer,
+}
+
+impl DeregistrationList {
+    /// Forgets all registrations whose handles the Kernel Agent has put in, so that what is still known may be trusted.
     #[inline]
-    pub fn drain(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
-        let insert = host.mdl_insert();
-        if insert != self.drained {
-            self.let_go(nic_memory, insert, why);
+    pub fn forget(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
+        if self.drainer.is_behind(nic_memory.mdl(host.mdl_insert())) {
+            self.forget_waiting(nic_memory, host, why);
         }
     }
 
     #[cold]
-    fn let_go(&mut self, nic_memory: &NicMemory, insert: u32, why: Drain) {
-        let waiting = insert.wrapping_sub(self.drained);
-        if waiting > MDL_ENTRIES {
-            // The counter ran ahead of the ring (or backwards): handles were overwritten before they were read, so nothing
-            // that the card remembers can be trusted.
-            shadow_mrt::clear(nic_memory);
-        } else {
-            for i in 0..waiting {
-                shadow_mrt::forget(nic_memory, nic_memory.mdl_entry(self.drained.wrapping_add(i)));
-            }
-        }
-        self.drained = insert;
-        nic_memory.publish_mdl_drained(insert);
-        let counter = match why {
-            Drain::Idle => Counter::mdl_drained_idle,
-            Drain::Validation => Counter::mdl_drained_validation,
-            Drain::Command => Counter::mdl_drained_command,
-        };
-        nic_memory.count(counter, u64::from(waiting.min(MDL_ENTRIES)));
+    fn forget_waiting(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
+        let handles = self.drainer.forget(nic_memory.mdl(host.mdl_insert()), |what| match what {
+            Forget::Handle(handle) => shadow_mrt::forget(nic_memory, handle),
+            Forget::Everything => shadow_mrt::clear(nic_memory),
+        });
+        nic_memory.count(why.counter(handles), handles.into());
+        nic_memory.count_max(Counter::mdl_high_water, handles.into());
+    }
+
+    /// Tells the Kernel Agent that it may unpin what has been forgotten. No message may be under way: what it found before
+    /// something was forgotten would still be in use.
+    #[inline]
+    pub fn let_go(&mut self, nic_memory: &NicMemory, host: &Host) {
+        self.drainer.let_go(nic_memory.mdl(host.mdl_insert()));
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use vianic_abi::mrt::MRT_ENTRY_SIZE;
+use vianic_abi::mdl::Mdl;
+use vianic_abi::mrt::MRT_ENTRY_WORDS;
 use vianic_abi::nic_memory::{
     COUNTERS_OFFSET, Counter, Counters, MDL_ENTRIES, MDL_OFFSET, NRA_WORDS, REGISTERS_SIZE, REQUESTS_SIZE,
     Registers, SHADOW_MRT_ENTRIES, SHADOW_MRT_OFFSET, nra_offset,
@@ -20,7 +21,7 @@ use zerocopy::IntoBytes as _;
 use crate::shared::View;
 
 /// A slot of the shadow MRT: an MRT entry as words.
-pub type ShadowSlot = [AtomicU64; MRT_ENTRY_SIZE / 8];
+pub type ShadowSlot = [AtomicU64; MRT_ENTRY_WORDS];
 
 /// The card's memory. One memfd: region 0 (registers), then region 1 (requests).
 #[derive(Debug)]
@@ -76,20 +77,11 @@ impl NicMemory {
         self.registers[0].store(words[0], Release);
     }
 
-    /// Publishes how many MDL entries have been let go of.
-    pub fn publish_mdl_drained(&self, drained: u32) {
-        self.registers[std::mem::offset_of!(Registers, mdl_drained) / 4].store(drained, Release);
-    }
-
-    /// The entry of the MDL that insertion number `insertion` filled.
+    /// The Memory Deregistration List; `insert` is the MDL_Insert counter in host memory.
+    #[inline]
     #[must_use]
-    pub fn mdl_entry(&self, insertion: u32) -> u32 {
-        self.mdl[usize_of(insertion % MDL_ENTRIES)].load(Relaxed)
-    }
-
-    /// Puts a handle where insertion number `insertion` goes, as the Kernel Agent does.
-    pub fn set_mdl_entry(&self, insertion: u32, handle: u32) {
-        self.mdl[usize_of(insertion % MDL_ENTRIES)].store(handle, Relaxed);
+    pub fn mdl<'a>(&'a self, insert: &'a AtomicU32) -> Mdl<'a> {
+        Mdl::new(&self.mdl, insert, &self.registers[std::mem::offset_of!(Registers, mdl_drained) / 4])
     }
 
     /// A word of a context's Notification Request Area.

@@ -24,6 +24,8 @@ impl Card {
     /// operation. Says how soon the next turn is due; `now` is in nanoseconds and only read when a table is
     /// empty.
     pub fn turn(&mut self, now: impl Fn() -> u64, patience: Patience) -> Poll {
+        // No message is under way between two turns.
+        self.core.shadow.let_go(&self.core.memory, &self.core.host);
         while let Some(context) = self.fifo.pop() {
             self.wake(context);
         }
@@ -43,7 +45,7 @@ impl Card {
         }
         self.fail_broken_contexts();
         if next < Poll::Busy {
-            self.core.mdl.drain(&self.core.memory, &self.core.host, Drain::Idle);
+            self.core.shadow.drain(&self.core.memory, &self.core.host, Drain::Idle);
         }
         if self.core.ready.is_empty() && self.core.outbox.is_empty() { next } else { Poll::Busy }
     }

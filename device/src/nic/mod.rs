@@ -5,12 +5,15 @@ pub mod completion;
 pub mod connect;
 pub mod context;
 pub mod host;
+pub mod hostility;
 pub mod mdl;
 pub mod memory;
 pub mod message_unit;
 pub mod out_post_fifo;
 pub mod pacing;
+mod page_cache;
 pub mod rdma_read;
+mod registration;
 pub mod shadow_mrt;
 pub mod transfer;
 pub mod vi;
@@ -37,10 +40,10 @@ use crate::nic::completion::{Events, ViNumber};
 use crate::nic::connect::{Listener, PendingRequest};
 use crate::nic::context::{Context, Layout};
 use crate::nic::host::Host;
-use crate::nic::mdl::Mdl;
+use crate::nic::hostility::Hostility;
 use crate::nic::memory::NicMemory;
 use crate::nic::out_post_fifo::OutPostFifo;
-use crate::nic::shadow_mrt::{ProtectionFault, Rights};
+use crate::nic::shadow_mrt::{ProtectionFault, Rights, ShadowMrt};
 use crate::nic::transfer::Peer;
 use crate::nic::vi::ViState;
 use crate::rate_limit::warn_limited;
@@ -66,7 +69,7 @@ pub struct Core {
     address: NicAddress,
     memory: Arc<NicMemory>,
     host: Host,
-    mdl: Mdl,
+    shadow: ShadowMrt,
     events: Events,
     outbox: VecDeque<ControlFrame>,
     ready: VecDeque<ViNumber>,
@@ -80,7 +83,7 @@ impl Core {
         self.serial
     }
 
-    /// As [`shadow_mrt::resolve`].
+    /// As [`ShadowMrt::resolve`].
     #[inline]
     fn resolve(
         &mut self,
@@ -88,7 +91,7 @@ impl Core {
         what: (u64, u32, u32),
         ranges: &mut Ranges,
     ) -> Result<(), ProtectionFault> {
-        shadow_mrt::resolve(&self.memory, &mut self.mdl, &self.host, rights, what, ranges)
+        self.shadow.resolve((&self.memory, &self.host), rights, what, ranges)
     }
 }
 
@@ -149,7 +152,6 @@ impl Card {
         let refuse = |NotMemory { .. }| Status::INVALID_PARAMETER;
         let kernel_context = Context::new(&memory, layout).map_err(refuse)?;
         let host = Host::new(memory, request).map_err(refuse)?;
-        shadow_mrt::clear(&nic_memory);
         nic_memory.clear_nra(KERNEL_CONTEXT);
         nic_memory.clear_counters();
         nic_memory.write_registers(&registers(address));
@@ -157,9 +159,9 @@ impl Card {
         contexts[usize::from(KERNEL_CONTEXT)] = Some(kernel_context);
         let core = Core {
             address,
+            shadow: ShadowMrt::new(&nic_memory),
             memory: nic_memory,
             host,
-            mdl: Mdl::default(),
             events: Events::default(),
             outbox: VecDeque::new(),
             ready: VecDeque::new(),
@@ -177,6 +179,11 @@ impl Card {
         // The driver may have posted already.
         card.fifo.push(KERNEL_CONTEXT);
         Ok(card)
+    }
+
+    /// Makes the card as hard on its Kernel Agent as the rules allow.
+    pub fn set_hostility(&mut self, hostility: Hostility) {
+        self.core.shadow.set_hostility(hostility);
     }
 
     /// The guest's memory is mapped anew. A context whose queues are no longer there fails.

@@ -1,16 +1,22 @@
-//! The shadow MRT (claims 2 and 9): the card's copies of active MRT entries, in NIC memory. Direct-mapped by MRT index, so
-//! that a hit is one predictable load.
+//! The shadow MRT (claims 2 and 9): the card's copies of active MRT entries, in NIC memory, filled on demand.
+//!
+//! Direct-mapped by MRT index, so that a hit is one predictable load: an entry gives way when a region whose index is the same modulo
+//! the number of slots is used. The Kernel Agent hands out indices that follow each other, so as many regions as there are slots
+//! fit side by side.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use vianic_abi::mrt::{DEFAULT_PTAG, INLINE_PAGES, LEAF_PAGES, MrtEntry, handle_index};
+use vianic_abi::mrt::{INLINE_PAGES, MrtEntry, handle_index};
 use vianic_abi::nic_memory::{Counter, SHADOW_MRT_ENTRIES};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::guest_memory::Range;
 use crate::nic::host::{Host, slot_holds};
-use crate::nic::mdl::{Drain, Mdl};
-use crate::nic::memory::{NicMemory, ShadowSlot, usize_of};
+use crate::nic::hostility::Hostility;
+use crate::nic::mdl::{DeregistrationList, Drain};
+use crate::nic::memory::{NicMemory, usize_of};
+use crate::nic::page_cache::{FetchNumber, PageCache};
+use crate::nic::registration::Registration;
 use crate::vito::frame::Ranges;
 
 /// Who wants to reach memory, and how: a VI's context and protection tag.
@@ -36,42 +42,120 @@ impl Rights {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtectionFault;
 
-/// Finds where `length` bytes at virtual address `address` in the region of `handle` are, and adds their pieces to
-/// `ranges`. Lets go of deregistered regions first, so that no stale registration is ever trusted.
-///
-/// # Errors
-/// [`ProtectionFault`]; `ranges` may have grown.
-#[inline]
-pub fn resolve(
-    nic_memory: &NicMemory,
-    mdl: &mut Mdl,
-    host: &Host,
-    rights: Rights,
-    (address, handle, length): (u64, u32, u32),
-    ranges: &mut Ranges,
-) -> Result<(), ProtectionFault> {
-    mdl.drain(nic_memory, host, Drain::Validation);
-    let slot = &nic_memory.shadow()[usize_of(handle_index(handle) % SHADOW_MRT_ENTRIES)];
-    if slot_holds(slot, handle) && handle != 0 {
-        nic_memory.count(Counter::shadow_hits, 1);
-    } else {
-        fetch(nic_memory, host, slot, handle)?;
-    }
-    Registration { slot }.resolve(host, rights, address, length, ranges)
+/// What the card knows of its host's registered memory. The entries themselves are in NIC memory.
+#[derive(Debug)]
+pub struct ShadowMrt {
+    mdl: DeregistrationList,
+    /// The fetch that filled each slot.
+    filled_by: Box<[FetchNumber]>,
+    last_fetch: FetchNumber,
+    pages: PageCache,
+    hostility: Option<Box<Hostility>>,
 }
 
-/// Copies the registration of `handle` from the MRT into its shadow slot.
-#[cold]
-fn fetch(nic_memory: &NicMemory, host: &Host, slot: &ShadowSlot, handle: u32) -> Result<(), ProtectionFault> {
-    nic_memory.count(Counter::shadow_misses, 1);
-    let entry = host.mrt_entry(handle).filter(is_sound).ok_or(ProtectionFault)?;
-    if slot[0].load(Relaxed) != 0 {
-        nic_memory.count(Counter::shadow_evictions, 1);
+impl ShadowMrt {
+    /// An empty one.
+    #[must_use]
+    pub fn new(nic_memory: &NicMemory) -> Self {
+        clear(nic_memory);
+        Self {
+            mdl: DeregistrationList::default(),
+            filled_by: vec![FetchNumber::default(); usize_of(SHADOW_MRT_ENTRIES)].into(),
+            last_fetch: FetchNumber::default(),
+            pages: PageCache::new(),
+            hostility: None,
+        }
     }
-    for (word, bytes) in slot.iter().zip(entry.as_bytes().chunks_exact(8)) {
-        word.store(u64::read_from_bytes(bytes).unwrap_or_default(), Relaxed);
+
+    /// Makes it as hard on its Kernel Agent as the rules allow.
+    pub fn set_hostility(&mut self, hostility: Hostility) {
+        self.hostility = Some(Box::new(hostility));
     }
-    Ok(())
+
+    /// Finds where `length` bytes at virtual address `address` in the region of `handle` are, and adds their pieces to
+    /// `ranges`. Forgets deregistered regions first, so that no stale registration is ever trusted. The pieces may be used until
+    /// [`let_go`](Self::let_go).
+    ///
+    /// # Errors
+    /// [`ProtectionFault`]; `ranges` may have grown.
+    #[inline]
+    pub fn resolve(
+        &mut self,
+        (nic_memory, host): (&NicMemory, &Host),
+        rights: Rights,
+        (address, handle, length): (u64, u32, u32),
+        ranges: &mut Ranges,
+    ) -> Result<(), ProtectionFault> {
+        self.mdl.forget(nic_memory, host, Drain::Validation);
+        let index = usize_of(handle_index(handle) % SHADOW_MRT_ENTRIES);
+        if let Some(hostility) = &mut self.hostility {
+            for slot in hostility.evicted(index).into_iter().flatten() {
+                nic_memory.shadow()[slot][0].store(0, Relaxed);
+            }
+        }
+        let slot = &nic_memory.shadow()[index];
+        if slot_holds(slot, handle) && handle != 0 {
+            nic_memory.count(Counter::shadow_hits, 1);
+        } else {
+            self.fetch((nic_memory, host), index, handle)?;
+        }
+        let registration = Registration::new(slot);
+        registration.check(rights, address, length)?;
+        let directory = registration.page_directory();
+        for piece in registration.pieces(address, length) {
+            let page = match directory {
+                None => registration.inline_page(piece.page)?,
+                Some(directory) => {
+                    let table = (self.filled_by[index], directory);
+                    self.pages.page((nic_memory, host), table, piece.page)?
+                }
+            };
+            push(ranges, page.checked_add(piece.offset).ok_or(ProtectionFault)?, usize_of(piece.length));
+        }
+        Ok(())
+    }
+
+    /// Copies the registration of `handle` from the MRT into its slot.
+    #[cold]
+    fn fetch(
+        &mut self,
+        (nic_memory, host): (&NicMemory, &Host),
+        index: usize,
+        handle: u32,
+    ) -> Result<(), ProtectionFault> {
+        nic_memory.count(Counter::shadow_misses, 1);
+        let entry = host.mrt_entry(handle).filter(is_sound).ok_or(ProtectionFault)?;
+        let slot = &nic_memory.shadow()[index];
+        if slot[0].load(Relaxed) != 0 {
+            nic_memory.count(Counter::shadow_evictions, 1);
+        }
+        for (word, bytes) in slot.iter().zip(entry.as_bytes().chunks_exact(8)) {
+            word.store(u64::read_from_bytes(bytes).unwrap_or_default(), Relaxed);
+        }
+        self.last_fetch = self.last_fetch.next();
+        self.filled_by[index] = self.last_fetch;
+        Ok(())
+    }
+
+    /// Forgets all registrations whose handles the Kernel Agent has put into the MDL, and lets go of them. As
+    /// [`let_go`](Self::let_go), when no message is under way.
+    #[inline]
+    pub fn drain(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
+        if why != Drain::Command && self.hostility.as_mut().is_some_and(|hostility| hostility.delays()) {
+            return;
+        }
+        self.mdl.forget(nic_memory, host, why);
+        self.mdl.let_go(nic_memory, host);
+    }
+
+    /// Tells the Kernel Agent that what has been forgotten is no longer used. What [`resolve`](Self::resolve) found before may no
+    /// longer be used after it: the caller calls it between messages, never while it moves one.
+    #[inline]
+    pub fn let_go(&mut self, nic_memory: &NicMemory, host: &Host) {
+        if self.hostility.as_mut().is_none_or(|hostility| !hostility.delays()) {
+            self.mdl.let_go(nic_memory, host);
+        }
+    }
 }
 
 /// Whether the Kernel Agent's entry makes sense. What it says of page addresses is checked when they are used.
@@ -104,74 +188,6 @@ pub(super) fn forget(nic_memory: &NicMemory, handle: u32) {
 pub(super) fn clear(nic_memory: &NicMemory) {
     for slot in nic_memory.shadow() {
         slot[0].store(0, Relaxed);
-    }
-}
-
-/// A shadow entry, read word by word where it stands.
-struct Registration<'a> {
-    slot: &'a ShadowSlot,
-}
-
-macro_rules! word_of {
-    ($slot:expr, $field:ident) => {
-        $slot[std::mem::offset_of!(MrtEntry, $field) / 8].load(Relaxed)
-    };
-}
-
-impl Registration<'_> {
-    fn resolve(
-        &self,
-        host: &Host,
-        rights: Rights,
-        address: u64,
-        length: u32,
-        ranges: &mut Ranges,
-    ) -> Result<(), ProtectionFault> {
-        let [_handle, ptag]: [u32; 2] = zerocopy::transmute!(word_of!(self.slot, handle));
-        let [context, access, page_shift, _]: [u16; 4] = zerocopy::transmute!(word_of!(self.slot, context));
-        let page_shift = page_shift & 0xff;
-        let tags_go_together = ptag == rights.ptag || ptag == DEFAULT_PTAG || rights.ptag == DEFAULT_PTAG;
-        if context != rights.context || !tags_go_together || access & rights.access != rights.access {
-            return Err(ProtectionFault);
-        }
-        let start = word_of!(self.slot, virtual_address);
-        let offset = address.checked_sub(start).ok_or(ProtectionFault)?;
-        let end = offset.checked_add(u64::from(length)).ok_or(ProtectionFault)?;
-        if end > word_of!(self.slot, length) {
-            return Err(ProtectionFault);
-        }
-        let page_size = 1_u64 << page_shift;
-        let mut address = address;
-        let mut left = u64::from(length);
-        while left > 0 {
-            let page = self.page(host, (address >> page_shift) - (start >> page_shift))?;
-            let in_page = address & (page_size - 1);
-            let here = left.min(page_size - in_page);
-            push(ranges, page.checked_add(in_page).ok_or(ProtectionFault)?, usize_of(here));
-            address += here;
-            left -= here;
-        }
-        Ok(())
-    }
-
-    /// Guest-physical address of the region's page number `page`.
-    #[inline]
-    fn page(&self, host: &Host, page: u64) -> Result<u64, ProtectionFault> {
-        let directory = word_of!(self.slot, page_directory);
-        if directory == 0 {
-            let first = std::mem::offset_of!(MrtEntry, pages) / 8;
-            return self
-                .slot
-                .get(first + usize_of(page))
-                .map(|word| word.load(Relaxed))
-                .ok_or(ProtectionFault);
-        }
-        let word = |table: u64, index: u64| {
-            let address = table.checked_add(index * 8).ok_or(ProtectionFault)?;
-            host.page_table_word(address).map_err(|_| ProtectionFault)
-        };
-        let leaf = word(directory, page / LEAF_PAGES)?;
-        word(leaf, page % LEAF_PAGES)
     }
 }
 

@@ -12,6 +12,7 @@ use vianic_abi::command::{
 use vianic_abi::completion::{Completion, Consumer, Mcq, McqHeader, McqSlot, mcq_size};
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus, Segment};
 use vianic_abi::event::Event;
+use vianic_abi::mdl::{Full, Inserter, Insertion};
 use vianic_abi::mrt::{INLINE_PAGES, LEAF_PAGES, MRT_CHUNK_ENTRIES, MRT_ENTRY_SIZE, MrtEntry, handle};
 use vianic_abi::status::{ReliabilityLevel, Status};
 use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKind};
@@ -51,6 +52,7 @@ pub(crate) struct Guest {
     next_tag: Cell<u64>,
     mrt: u64,
     mdl_insert: View<AtomicU32>,
+    inserter: std::cell::RefCell<Inserter>,
     completed: std::cell::RefCell<Vec<Completion>>,
     pub(crate) events: std::cell::RefCell<Vec<Event>>,
 }
@@ -405,6 +407,7 @@ impl Guest {
             next_handle: Cell::new(1),
             next_tag: Cell::new(1),
             mrt,
+            inserter: Default::default(),
             completed: Default::default(),
             events: Default::default(),
         };
@@ -442,13 +445,24 @@ impl Guest {
     }
 
     pub(crate) fn register_at(&self, context: u16, ptag: u32, physical: u64, length: u32) -> Buffer {
+        let index = self.next_handle.get();
+        self.next_handle.set(index + 1);
+        self.register_as((index, 1), (context, ptag), physical, length)
+    }
+
+    /// As [`register_at`](Self::register_at), at an index of the MRT and in a generation of the caller's choice.
+    pub(crate) fn register_as(
+        &self,
+        (index, generation): (u32, u32),
+        (context, ptag): (u16, u32),
+        physical: u64,
+        length: u32,
+    ) -> Buffer {
         let first = physical & !0xfff;
         let pages = (physical + u64::from(length) - first).div_ceil(0x1000);
         let count = usize::try_from(pages).expect("64 bit");
-        let index = self.next_handle.get();
-        self.next_handle.set(index + 1);
         let mut entry = MrtEntry {
-            handle: handle(index, 1),
+            handle: handle(index, generation),
             ptag,
             context,
             page_shift: 12,
@@ -477,6 +491,12 @@ impl Guest {
         Buffer { address: entry.virtual_address, physical, handle: entry.handle, length }
     }
 
+    /// The MRT entry of a region.
+    pub(crate) fn mrt_entry(&self, buffer: &Buffer) -> MrtEntry {
+        let index = u64::from(vianic_abi::mrt::handle_index(buffer.handle));
+        self.memory.read(self.mrt + index * MRT_ENTRY_SIZE as u64).expect("in RAM")
+    }
+
     pub(crate) fn write_mrt(&self, index: u32, entry: &MrtEntry) {
         self.memory.write(self.mrt + u64::from(index) * MRT_ENTRY_SIZE as u64, entry).expect("in RAM");
     }
@@ -491,11 +511,20 @@ impl Guest {
 
     /// Deregisters as the Kernel Agent does.
     pub(crate) fn deregister(&self, buffer: &Buffer) {
+        self.try_deregister(buffer).expect("the MDL has room");
+    }
+
+    /// As [`deregister`](Self::deregister).
+    pub(crate) fn try_deregister(&self, buffer: &Buffer) -> Result<Insertion, Full> {
         let index = vianic_abi::mrt::handle_index(buffer.handle);
         self.memory.write(self.mrt + u64::from(index) * MRT_ENTRY_SIZE as u64, &0_u32).expect("in RAM");
-        let insert = self.mdl_insert[0].load(Ordering::Relaxed);
-        self.nic_memory.set_mdl_entry(insert, buffer.handle);
-        self.mdl_insert[0].store(insert.wrapping_add(1), Ordering::Release);
+        let list = self.nic_memory.mdl(&self.mdl_insert[0]);
+        self.inserter.borrow_mut().insert(list, buffer.handle)
+    }
+
+    /// Whether the card has let go of what was deregistered.
+    pub(crate) fn has_let_go(&self, insertion: Insertion) -> bool {
+        self.inserter.borrow().has_let_go(self.nic_memory.mdl(&self.mdl_insert[0]), insertion)
     }
 
     pub(crate) fn set_mdl_insert(&self, value: u32) {

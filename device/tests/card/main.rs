@@ -5,5 +5,6 @@ mod faults;
 mod harness;
 mod hostile;
 mod link_faults;
+mod memory;
 mod rdma;
 mod rdma_read;

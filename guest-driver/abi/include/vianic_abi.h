@@ -179,9 +179,12 @@ struct vianic_counters {
 	__u64 shadow_hits;
 	__u64 shadow_misses;
 	__u64 shadow_evictions;
+	__u64 page_table_reads;
 	__u64 mdl_drained_idle;
 	__u64 mdl_drained_validation;
 	__u64 mdl_drained_command;
+	__u64 mdl_drained_full;
+	__u64 mdl_high_water;
 	__u64 messages_sent;
 	__u64 bytes_sent;
 	__u64 messages_received;

@@ -3,9 +3,9 @@
 //!
 //! Everything that two of them share in memory is laid out here and nowhere else: NIC memory, token tables,
 //! Master Completion Queues, the Memory Region Table, control commands, events, and the ioctls of
-//! `/dev/vianicN`. The two protocols that cross the guest/device border without a lock, posting
-//! ([`token_table`]) and completing ([`completion`]), stand here as code that both sides run and that the
-//! model checker explores.
+//! `/dev/vianicN`. The protocols that cross the guest/device border without a lock, posting
+//! ([`token_table`]), completing ([`completion`]) and deregistering memory ([`mdl`], [`mrt::MrtSlot`]), stand here as code that
+//! both sides run and that the model checker explores.
 //!
 //! The C header `include/vianic_abi.h` is generated from this crate; a test keeps it up to date.
 //!
@@ -22,6 +22,7 @@ pub mod descriptor;
 pub mod event;
 pub mod layout;
 mod macros;
+pub mod mdl;
 pub mod mrt;
 pub mod nic_memory;
 pub mod slot;

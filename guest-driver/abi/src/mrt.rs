@@ -6,12 +6,17 @@
 //! address of a page directory: an array of guest-physical addresses of leaves, each leaf 512 page addresses
 //! of 64 bits (4096 bytes).
 
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::shared_layout;
+use crate::sync::{Atomic, Atomics, Native};
 
 /// Bytes of an entry.
 pub const MRT_ENTRY_SIZE: usize = 128;
+/// 64-bit words of an entry.
+pub const MRT_ENTRY_WORDS: usize = MRT_ENTRY_SIZE / 8;
 /// Entries of a chunk.
 pub const MRT_CHUNK_ENTRIES: u32 = 8192;
 /// Chunks that a table may have.
@@ -78,3 +83,48 @@ pub struct MrtEntry {
 shared_layout!(MrtEntry, MRT_ENTRY_SIZE, {
     handle @ 0, ptag @ 4, context @ 8, access @ 10, page_shift @ 12, reserved @ 13, virtual_address @ 16, length @ 24, page_count @ 32, page_directory @ 40, pages @ 48,
 });
+
+/// An entry in shared memory: its first word holds the handle, which makes it valid.
+///
+/// The Kernel Agent enters a region only after the card has let go of the one before
+/// ([`mdl`](crate::mdl)), so the card never reads an entry that is half one region and half another.
+#[derive(Clone, Copy, Debug)]
+pub struct MrtSlot<'a, A: Atomics = Native> {
+    words: &'a [A::U64; MRT_ENTRY_WORDS],
+}
+
+impl<'a, A: Atomics> MrtSlot<'a, A> {
+    /// The entry that consists of these words.
+    #[must_use]
+    pub fn new(words: &'a [A::U64; MRT_ENTRY_WORDS]) -> Self {
+        Self { words }
+    }
+
+    /// Enters a region. From here on its handle works.
+    pub fn enter(&self, entry: &MrtEntry) {
+        let words: &[u64; MRT_ENTRY_WORDS] = zerocopy::transmute_ref!(entry);
+        for (shared, word) in self.words.iter().zip(words).skip(1) {
+            shared.store(*word, Relaxed);
+        }
+        self.words[0].store(words[0], Release);
+    }
+
+    /// Takes the region out. The card may know it still: the handle goes into the MDL next.
+    pub fn retire(&self) {
+        self.words[0].store(0, Relaxed);
+    }
+
+    /// Copies the region of `handle` if it is here: once, so that what is validated later is what is used.
+    #[must_use]
+    pub fn copy(&self, handle: u32) -> Option<MrtEntry> {
+        let mut words = [self.words[0].load(Acquire); MRT_ENTRY_WORDS];
+        let [held, _ptag]: [u32; 2] = zerocopy::transmute!(words[0]);
+        if held != handle || handle == 0 {
+            return None;
+        }
+        for (word, shared) in words.iter_mut().zip(self.words).skip(1) {
+            *word = shared.load(Relaxed);
+        }
+        Some(zerocopy::transmute!(words))
+    }
+}

@@ -192,12 +192,18 @@ counters! {
     shadow_misses,
     /// Shadow entries that gave way to another registration.
     shadow_evictions,
+    /// Lines of eight page addresses read from page tables of large regions.
+    page_table_reads,
     /// Handles let go while idle.
     mdl_drained_idle,
     /// Handles let go before a registration was trusted.
     mdl_drained_validation,
-    /// Handles let go because the Kernel Agent asked.
+    /// Handles let go because the Kernel Agent asked while there was room.
     mdl_drained_command,
+    /// Handles let go because the Kernel Agent asked when the list was full.
+    mdl_drained_full,
+    /// Most handles that were found in the list at once.
+    mdl_high_water,
     /// Messages that left a send queue, RDMA reads counted.
     messages_sent,
     /// Bytes that went to peers, also those that peers read by RDMA.

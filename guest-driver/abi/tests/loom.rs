@@ -1,4 +1,4 @@
-//! Explores the interleavings, and the stale reads that the memory model allows, of the two protocols that cross the
+//! Explores the interleavings, and the stale reads that the memory model allows, of the protocols that cross the
 //! guest/device border without a lock.
 //!
 //! The code under test is generic over its atomics, so this is an ordinary test: no `--cfg loom`. Every model
@@ -9,6 +9,8 @@
 mod atomics;
 #[path = "loom/mcq.rs"]
 mod mcq;
+#[path = "loom/mdl.rs"]
+mod mdl;
 #[path = "loom/token_table.rs"]
 mod token_table;
 #[path = "loom/wake.rs"]

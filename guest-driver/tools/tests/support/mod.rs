@@ -30,6 +30,7 @@ impl Cards {
             .map(|number| NicConfig {
                 address: NicAddress([2, 0, 0, 0, 0, number]),
                 memory: Arc::new(NicMemory::new().expect("NIC memory")),
+                hostility: None,
             })
             .collect();
         let engine = Engine::start(nics.clone()).expect("an engine");

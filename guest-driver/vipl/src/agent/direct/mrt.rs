@@ -2,23 +2,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vianic_abi::command::{MrtChunk, Opcode};
+use vianic_abi::mdl::{Full, Inserter, Insertion, Mdl};
 use vianic_abi::mrt::{
-    INLINE_PAGES, LEAF_PAGES, MAX_GENERATION, MRT_CHUNK_ENTRIES, MRT_ENTRY_SIZE, MRT_MAX_CHUNKS, MrtEntry,
-    handle, handle_index,
+    HANDLE_INDEX_BITS, INLINE_PAGES, LEAF_PAGES, MAX_GENERATION, MRT_CHUNK_ENTRIES, MRT_ENTRY_SIZE,
+    MRT_ENTRY_WORDS, MRT_MAX_CHUNKS, MrtEntry, MrtSlot, handle, handle_index,
 };
-use vianic_abi::nic_memory::MDL_ENTRIES;
 use vianic_abi::status::Status;
 
 use super::moved::Moved;
 use super::moving::{Adopted, LARGE_PAGE, Run};
 use super::nic_memory::NicMemory;
 use super::ram::{Extent, PAGE, Ram};
-
-const WORDS: usize = MRT_ENTRY_SIZE / 8;
 
 /// What a region is, apart from where its pages are.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +40,21 @@ pub(super) struct Mrt {
 #[derive(Debug, Default)]
 struct State {
     chunks: Vec<Extent>,
+    inserter: Inserter,
     /// Free entries with the generation of their next handle. First in, first out, so that a handle comes again late.
     free: VecDeque<(u32, u32)>,
     /// What the registered regions use, by MRT index.
     in_use: Vec<InUse>,
-    /// What the card may still use, with the count of insertions that lets go of it.
-    limbo: VecDeque<(u32, InUse)>,
+    /// Regions that the card may still know, oldest first.
+    retired: VecDeque<Retired>,
+}
+
+/// A region in the MDL. The card's word that it has let go frees all of it, the index too.
+#[derive(Debug)]
+struct Retired {
+    insertion: Insertion,
+    handle: u32,
+    _in_use: InUse,
 }
 
 /// What must stay while the card knows a region.
@@ -85,8 +92,8 @@ impl Mrt {
         self.mdl_insert.address()
     }
 
-    fn mdl_insert(&self) -> &AtomicU32 {
-        &self.mdl_insert.words(0, 1)[0]
+    fn mdl(&self) -> Mdl<'_> {
+        self.nic_memory.mdl(&self.mdl_insert.words(0, 1)[0])
     }
 
     /// Enters a region and gives its handle.
@@ -109,53 +116,59 @@ impl Mrt {
         };
         let page_table = self.enter_pages(&mut entry, &adopted.runs).ok_or(Status::ERROR_RESOURCE)?;
         let mut state = self.state.lock();
-        self.leave_limbo(&mut state);
-        if state.free.is_empty() {
-            self.add_chunk(&mut state, card)?;
-        }
-        let (index, generation) = state.free.pop_front().ok_or(Status::ERROR_RESOURCE)?;
+        let (index, generation) = self.free_index(&mut state, card)?;
         entry.handle = handle(index, generation);
-        let words: &[u64; WORDS] = zerocopy::transmute_ref!(&entry);
-        let shared = entry_words(&state.chunks, index);
-        for (shared, word) in shared.iter().zip(words).skip(1) {
-            shared.store(*word, Ordering::Relaxed);
-        }
-        // The first word holds the handle, which makes the entry valid.
-        shared[0].store(words[0], Ordering::Release);
+        slot(&state.chunks, index).enter(&entry);
         state.in_use[index as usize] = InUse { _page_table: page_table, _pages: adopted.pins };
         Ok(entry.handle)
     }
 
-    /// Takes a region out. The card lets go of it before it trusts a copy of the entry again.
+    /// Takes a region out. The card forgets it before it trusts a copy of the entry again; nobody waits for that, unless the list
+    /// is full.
     ///
     /// # Errors
     /// What the card answers when it has to make room in the MDL.
     pub(super) fn deregister(&self, region: u32, card: &impl RunCommand) -> Result<(), Status> {
         let mut state = self.state.lock();
-        let inserted = self.mdl_insert().load(Ordering::Relaxed);
-        if inserted.wrapping_sub(self.nic_memory.mdl_drained()) >= MDL_ENTRIES {
-            card.drain_mdl()?;
-        }
         let index = handle_index(region);
-        entry_words(&state.chunks, index)[0].store(0, Ordering::Release);
-        self.nic_memory.mdl()[(inserted % MDL_ENTRIES) as usize].store(region, Ordering::Relaxed);
-        let insertions = inserted.wrapping_add(1);
-        self.mdl_insert().store(insertions, Ordering::Release);
-        let generation = region >> vianic_abi::mrt::HANDLE_INDEX_BITS;
-        state.free.push_back((index, generation % MAX_GENERATION + 1));
+        slot(&state.chunks, index).retire();
+        let insertion = match state.inserter.insert(self.mdl(), region) {
+            Ok(insertion) => insertion,
+            Err(Full) => {
+                card.drain_mdl()?;
+                state.inserter.insert(self.mdl(), region).map_err(|Full| Status::NIC_FAILED)?
+            }
+        };
         let in_use = std::mem::take(&mut state.in_use[index as usize]);
-        state.limbo.push_back((insertions, in_use));
-        self.leave_limbo(&mut state);
+        state.retired.push_back(Retired { insertion, handle: region, _in_use: in_use });
+        self.collect(&mut state);
         Ok(())
     }
 
-    /// Lets go of what the card has let go of.
-    fn leave_limbo(&self, state: &mut State) {
-        let drained = self.nic_memory.mdl_drained();
-        // The counts wrap around: "drained has reached insertions".
-        while state.limbo.front().is_some_and(|(insertions, _)| drained.wrapping_sub(*insertions) < 1 << 31) {
-            state.limbo.pop_front();
+    /// Frees what the card has let go of.
+    fn collect(&self, state: &mut State) {
+        while let Some(first) = state.retired.front()
+            && state.inserter.has_let_go(self.mdl(), first.insertion)
+        {
+            let generation = first.handle >> HANDLE_INDEX_BITS;
+            state.free.push_back((handle_index(first.handle), generation % MAX_GENERATION + 1));
+            state.retired.pop_front();
         }
+    }
+
+    /// An entry that nobody uses, the card included, with the generation of its next handle.
+    fn free_index(&self, state: &mut State, card: &impl RunCommand) -> Result<(u32, u32), Status> {
+        self.collect(state);
+        if state.free.is_empty() {
+            match self.add_chunk(state, card) {
+                Err(Status::ERROR_RESOURCE) if !state.retired.is_empty() => {
+                    card.drain_mdl()?;
+                    self.collect(state);
+                }
+                added => added?,
+            }
+        }
+        state.free.pop_front().ok_or(Status::ERROR_RESOURCE)
     }
 
     fn add_chunk(&self, state: &mut State, card: &impl RunCommand) -> Result<(), Status> {
@@ -226,9 +239,11 @@ fn page_addresses<'a>(entry: &MrtEntry, runs: &'a [Run], page: u64) -> impl Iter
     })
 }
 
-fn entry_words(chunks: &[Extent], index: u32) -> &[AtomicU64] {
+fn slot(chunks: &[Extent], index: u32) -> MrtSlot<'_> {
     let chunk = &chunks[(index / MRT_CHUNK_ENTRIES) as usize];
-    chunk.words(u64::from(index % MRT_CHUNK_ENTRIES) * MRT_ENTRY_SIZE as u64, WORDS)
+    let offset = u64::from(index % MRT_CHUNK_ENTRIES) * MRT_ENTRY_SIZE as u64;
+    let words = chunk.words::<AtomicU64>(offset, MRT_ENTRY_WORDS);
+    MrtSlot::new(words.first_chunk().expect("as many words as were asked for"))
 }
 
 #[cfg(test)]

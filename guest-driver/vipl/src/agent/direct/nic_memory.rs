@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::io::Errno;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{HandlerResult, VhostUserFrontendReqHandler};
+use vianic_abi::mdl::Mdl;
 use vianic_abi::nic_memory::{
     MDL_ENTRIES, MDL_OFFSET, NRA_WORDS, REGISTERS_SIZE, REQUESTS_SIZE, Registers, SHM_REGISTERS,
     SHM_REQUESTS, nra_offset,
@@ -57,15 +58,11 @@ impl NicMemory {
         zerocopy::transmute!(words)
     }
 
-    /// MDL entries that the card has let go of.
-    pub(super) fn mdl_drained(&self) -> u32 {
-        let offset = std::mem::offset_of!(Registers, mdl_drained);
-        self.registers.words::<AtomicU32>(offset, 1)[0].load(Ordering::Acquire)
-    }
-
-    /// The MDL's entries.
-    pub(super) fn mdl(&self) -> &[AtomicU32] {
-        self.requests.words(in_memory(MDL_OFFSET), MDL_ENTRIES as usize)
+    /// The Memory Deregistration List; `insert` is the MDL_Insert counter in host memory.
+    pub(super) fn mdl<'a>(&'a self, insert: &'a AtomicU32) -> Mdl<'a> {
+        let entries = self.requests.words(in_memory(MDL_OFFSET), MDL_ENTRIES as usize);
+        let drained = self.registers.words::<AtomicU32>(std::mem::offset_of!(Registers, mdl_drained), 1);
+        Mdl::new(entries, insert, &drained[0])
     }
 
     /// A context's Notification Request Area.

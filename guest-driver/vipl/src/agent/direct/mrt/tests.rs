@@ -1,8 +1,9 @@
 //! The table as the card reads it.
 
 use std::cell::RefCell;
+use std::sync::atomic::AtomicU32;
 
-use vianic_abi::nic_memory::Registers;
+use vianic_abi::nic_memory::{MDL_ENTRIES, MDL_OFFSET, Registers};
 
 use super::*;
 use crate::agent::direct::ram::in_memory;
@@ -40,7 +41,7 @@ impl Card {
         let index = handle_index(region);
         let chunk = self.chunks.borrow()[(index / MRT_CHUNK_ENTRIES) as usize];
         let address = chunk + u64::from(index % MRT_CHUNK_ENTRIES) * MRT_ENTRY_SIZE as u64;
-        zerocopy::transmute!(read::<WORDS>(address))
+        zerocopy::transmute!(read::<MRT_ENTRY_WORDS>(address))
     }
 
     /// The guest-physical address of the region's byte at `offset`, found as the card finds it.
@@ -136,7 +137,8 @@ fn deregistration_goes_through_the_mdl() {
     mrt.deregister(handles[1], &card).expect("room in the MDL");
     assert_eq!(card.entry(handles[1]).handle, 0);
     assert_eq!(card.entry(handles[2]).handle, handles[2]);
-    assert_eq!(card.nic_memory.mdl()[0].load(Ordering::Relaxed), handles[1]);
+    let mdl = card.nic_memory.requests_area().words::<AtomicU32>(in_memory(MDL_OFFSET), 1);
+    assert_eq!(mdl[0].load(Ordering::Relaxed), handles[1]);
     assert_eq!(read::<1>(card.mdl_insert), [1]);
 }
 
@@ -165,7 +167,7 @@ fn page_tables_stay_until_the_card_has_let_go() {
     card.drained(1);
     // The next call notices.
     mrt.register(&region(0x1000, 8), adopted(&[run]), &card).expect("room");
-    assert_eq!(mrt.state.lock().limbo.len(), 0);
+    assert_eq!(mrt.state.lock().retired.len(), 0);
 }
 
 #[test]
@@ -180,5 +182,8 @@ fn the_table_grows_and_ends() {
     assert_eq!(card.chunks.borrow().len(), MRT_MAX_CHUNKS as usize);
     assert_eq!(mrt.register(&region(0x1000, 8), adopted(&[run]), &card), Err(Status::ERROR_RESOURCE));
     mrt.deregister(handle(5, 1), &card).expect("room in the MDL");
+    assert_eq!(*card.drains.borrow(), 0);
+    // The index is the card's until it has let go.
     assert_eq!(mrt.register(&region(0x1000, 8), adopted(&[run]), &card), Ok(handle(5, 2)));
+    assert_eq!(*card.drains.borrow(), 1);
 }

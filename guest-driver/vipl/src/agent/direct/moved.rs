@@ -100,7 +100,7 @@ fn mapped_by_program(ram: &Ram) -> io::Result<BTreeMap<u64, u64>> {
     let base = ram.memory().base().addr().get();
     let whole = base..base + ram.memory().length();
     let mut mapped: BTreeMap<u64, u64> = BTreeMap::new();
-    for area in maps::areas_of(&(0..usize::MAX))? {
+    for area in maps::all()? {
         if area.file != ram.file_id() || whole.contains(&area.range.start) {
             continue;
         }

@@ -12,7 +12,7 @@ use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use vianic_abi::status::Status;
 
 use super::freeze::Frozen;
-use super::maps::{self, Area};
+use super::maps::Area;
 use super::moved::Moved;
 use super::ram::{Extent, PAGE, RAM_NAME, Ram, in_memory};
 use super::stack;
@@ -57,7 +57,7 @@ impl Ram {
         };
         let mut moved = self.moved.lock();
         moved.reclaim_sometimes(self).map_err(no_maps)?;
-        let areas = maps::areas_of(&pages).map_err(no_maps)?;
+        let areas = self.maps().areas_of(&pages).map_err(no_maps)?;
         self.check(&pages, &areas)?;
         let mut adopted = Adopted::default();
         for stretch in stretches(&pages, &areas, self) {

@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::process::Pid;
 
 use super::extents::Extents;
+use super::maps::Maps;
 use super::moved::MovedExtents;
 use super::shared_memory::{SharedMemory, Word};
 
@@ -46,6 +47,7 @@ pub(super) struct Ram {
     file_id: FileId,
     /// A child after fork gets guest RAM of its own: two allocators cannot share one.
     process: Pid,
+    maps: Maps,
     free: Mutex<Extents>,
     /// Held while pages move.
     pub(super) moved: Mutex<MovedExtents>,
@@ -90,7 +92,8 @@ impl Ram {
         };
         // Address 0 stands for "none" in the Memory Region Table.
         let free = Mutex::new(Extents::new(PAGE, size));
-        Ok(Self { file, size, memory, file_id, process, free, moved: Mutex::default() })
+        let maps = Maps::of_this_process();
+        Ok(Self { file, size, memory, file_id, process, maps, free, moved: Mutex::default() })
     }
 
     /// `false` in a child after fork: the guest RAM is its parent's.
@@ -109,6 +112,11 @@ impl Ram {
 
     pub(super) fn file_id(&self) -> FileId {
         self.file_id
+    }
+
+    /// What is mapped where in this process.
+    pub(super) fn maps(&self) -> &Maps {
+        &self.maps
     }
 
     pub(super) fn memory(&self) -> &SharedMemory {

@@ -19,7 +19,9 @@ union vianic_call {
 	struct vianic_object_call object;
 	struct vianic_register_memory register_memory;
 	struct vianic_deregister_memory deregister_memory;
+	struct vianic_set_memory_attributes set_memory_attributes;
 	struct vianic_create_vi_call create_vi;
+	struct vianic_set_vi_attributes set_vi_attributes;
 	struct vianic_connect_wait connect_wait;
 	struct vianic_connect_answer connect_answer;
 	struct vianic_connect_request connect_request;
@@ -91,6 +93,11 @@ static int vianic_call_deregister_memory(struct vianic_file *file, union vianic_
 	return vianic_memory_deregister(file->ctx, &call->deregister_memory);
 }
 
+static int vianic_call_set_memory_attributes(struct vianic_file *file, union vianic_call *call)
+{
+	return vianic_memory_set_attributes(file->ctx, &call->set_memory_attributes);
+}
+
 static int vianic_undo_register_memory(struct vianic_file *file, union vianic_call *call)
 {
 	struct vianic_deregister_memory undo = {
@@ -114,6 +121,13 @@ static int vianic_call_destroy_cq(struct vianic_file *file, union vianic_call *c
 static int vianic_call_create_vi(struct vianic_file *file, union vianic_call *call)
 {
 	return vianic_vi_create(file->ctx, &call->create_vi);
+}
+
+static int vianic_call_set_vi_attributes(struct vianic_file *file, union vianic_call *call)
+{
+	if (call->set_vi_attributes.reserved)
+		return -EINVAL;
+	return vianic_vi_set_attributes(file->ctx, &call->set_vi_attributes);
 }
 
 static int vianic_undo_create_vi(struct vianic_file *file, union vianic_call *call)
@@ -244,6 +258,10 @@ static const struct vianic_call_entry vianic_calls[] = {
 		    vianic_call_disconnect, NULL),
 	VIANIC_CALL(VIANIC_IOC_WAIT, vianic_wait, vianic_call_wait, NULL),
 	VIANIC_CALL(VIANIC_IOC_SHUT_DOWN, vianic_object_call, vianic_call_shut_down, NULL),
+	VIANIC_CALL(VIANIC_IOC_SET_MEMORY_ATTRIBUTES, vianic_set_memory_attributes,
+		    vianic_call_set_memory_attributes, NULL),
+	VIANIC_CALL(VIANIC_IOC_SET_VI_ATTRIBUTES, vianic_set_vi_attributes,
+		    vianic_call_set_vi_attributes, NULL),
 };
 
 /* A file may call if the card lives and has not been reset since the file's context was made. */

@@ -224,21 +224,28 @@ static int vianic_region_insert(struct vianic_context *ctx, struct vianic_region
 	return VIANIC_STATUS_ERROR_RESOURCE;
 }
 
+static int vianic_access_checked(struct vianic_context *ctx, u32 access)
+{
+	const u32 known = VIANIC_ACCESS_RDMA_WRITE | VIANIC_ACCESS_RDMA_READ;
+
+	if (access & ~known)
+		return VIANIC_STATUS_INVALID_PARAMETER;
+	if (access & VIANIC_ACCESS_RDMA_READ && !ctx->nic->limits.rdma_read_levels)
+		return VIANIC_STATUS_INVALID_RDMAREAD;
+	return VIANIC_STATUS_SUCCESS;
+}
+
 static int vianic_register_checked(struct vianic_context *ctx,
 				   const struct vianic_register_memory *call)
 {
-	const u32 known = VIANIC_ACCESS_RDMA_WRITE | VIANIC_ACCESS_RDMA_READ;
 	u64 end;
 
 	/* The process that opened the context pays for the pages; a child has other ones. */
 	if (current->mm != ctx->mm)
 		return VIANIC_STATUS_INVALID_PARAMETER;
-	if (!call->length || check_add_overflow(call->address, call->length, &end) ||
-	    call->access & ~known)
+	if (!call->length || check_add_overflow(call->address, call->length, &end))
 		return VIANIC_STATUS_INVALID_PARAMETER;
-	if (call->access & VIANIC_ACCESS_RDMA_READ && !ctx->nic->limits.rdma_read_levels)
-		return VIANIC_STATUS_INVALID_RDMAREAD;
-	return VIANIC_STATUS_SUCCESS;
+	return vianic_access_checked(ctx, call->access);
 }
 
 int vianic_memory_register(struct vianic_context *ctx, struct vianic_register_memory *call)
@@ -298,6 +305,42 @@ int vianic_memory_deregister(struct vianic_context *ctx,
 		return VIANIC_STATUS_INVALID_PARAMETER;
 	vianic_region_retire(ctx, region);
 	return VIANIC_STATUS_SUCCESS;
+}
+
+/* The region with @handle around @address, or NULL. Under ctx->lock. */
+static struct vianic_region *vianic_region_around(struct vianic_context *ctx, u64 address,
+						  u32 handle)
+{
+	struct vianic_region *region = xa_load(&ctx->regions, vianic_handle_index(handle));
+
+	if (!region || region->handle != handle || address < region->address ||
+	    address - region->address >= region->length)
+		return NULL;
+	return region;
+}
+
+int vianic_memory_set_attributes(struct vianic_context *ctx,
+				 const struct vianic_set_memory_attributes *call)
+{
+	int status = vianic_access_checked(ctx, call->access);
+	struct vianic_region *region;
+
+	if (status)
+		return status;
+	mutex_lock(&ctx->lock);
+	region = vianic_region_around(ctx, call->address, call->handle);
+	if (!region)
+		status = VIANIC_STATUS_INVALID_PARAMETER;
+	else if (!vianic_ptag_exists(ctx, call->ptag))
+		status = VIANIC_STATUS_INVALID_PTAG;
+	else
+		status = vianic_mrt_change(region, call->ptag, call->access);
+	if (!status) {
+		vianic_ptag_replace(ctx, &region->ptag, call->ptag);
+		region->access = call->access;
+	}
+	mutex_unlock(&ctx->lock);
+	return status;
 }
 
 /* All regions of a context that has ended; returns when the card has let go of them. */

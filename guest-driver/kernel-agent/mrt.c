@@ -227,6 +227,59 @@ out:
 	return status;
 }
 
+/* Makes sure that the list has room; false: the card has failed, the reset is under way. */
+static bool vianic_mdl_has_room(struct vianic_nic *nic, struct list_head *done)
+{
+	struct vianic_mrt *mrt = &nic->mrt;
+	u32 drained;
+
+	if (vianic_mrt_drained(nic, &drained) && mrt->inserted - drained < VIANIC_MDL_ENTRIES)
+		return true;
+	vianic_mrt_drain_locked(nic, done);
+	return vianic_mrt_drained(nic, &drained) && mrt->inserted - drained < VIANIC_MDL_ENTRIES;
+}
+
+/* Puts a handle into the list, which has room. */
+static void vianic_mdl_insert(struct vianic_nic *nic, u32 handle)
+{
+	struct vianic_mrt *mrt = &nic->mrt;
+	u32 *mdl = nic->memory.requests + VIANIC_MDL_OFFSET;
+
+	WRITE_ONCE(mdl[mrt->inserted % VIANIC_MDL_ENTRIES], handle);
+	mrt->inserted++;
+	/* What became of the table's entry, and the handle in the list, before it counts. */
+	virt_store_release(mrt->mdl_insert, mrt->inserted);
+}
+
+/*
+ * Gives a region another tag and other permissions, in the steps of abi/src/mrt.rs: what both
+ * allow, the tag, what the new ones allow. When it returns the card goes by the new ones.
+ */
+int vianic_mrt_change(struct vianic_region *region, u32 ptag, u16 access)
+{
+	struct vianic_nic *nic = region->nic;
+	struct vianic_mrt *mrt = &nic->mrt;
+	struct vianic_mrt_entry *entry;
+	LIST_HEAD(done);
+	int status = -ENODEV;
+
+	mutex_lock(&mrt->lock);
+	if (!mrt->online || region->epoch != mrt->epoch || !vianic_mdl_has_room(nic, &done))
+		goto out;
+	entry = vianic_mrt_entry(mrt, vianic_handle_index(region->handle));
+	virt_store_release(&entry->access, entry->access & access);
+	virt_store_release(&entry->ptag, ptag);
+	virt_store_release(&entry->access, access);
+	vianic_mdl_insert(nic, region->handle);
+	status = vianic_command(nic, NULL, VIANIC_OPCODE_DRAIN_MDL, NULL);
+	if (status > 0)
+		vianic_nic_fail(nic, "it does not let go of changed memory");
+out:
+	mutex_unlock(&mrt->lock);
+	vianic_regions_free(&done);
+	return status;
+}
+
 /*
  * Takes a region out of the table. Its pages stay pinned until the card has let go of
  * the handle; nobody waits for that, unless the list is full.
@@ -235,9 +288,7 @@ void vianic_mrt_retire(struct vianic_region *region)
 {
 	struct vianic_nic *nic = region->nic;
 	struct vianic_mrt *mrt = &nic->mrt;
-	u32 *mdl = nic->memory.requests + VIANIC_MDL_OFFSET;
 	LIST_HEAD(done);
-	u32 drained;
 
 	atomic_inc(&nic->pending_unpins);
 	mutex_lock(&mrt->lock);
@@ -247,20 +298,13 @@ void vianic_mrt_retire(struct vianic_region *region)
 		goto out;
 	}
 	WRITE_ONCE(vianic_mrt_entry(mrt, vianic_handle_index(region->handle))->handle, 0);
-	if (!vianic_mrt_drained(nic, &drained) || mrt->inserted - drained == VIANIC_MDL_ENTRIES) {
-		vianic_mrt_drain_locked(nic, &done);
-		if (!vianic_mrt_drained(nic, &drained) ||
-		    mrt->inserted - drained == VIANIC_MDL_ENTRIES) {
-			/* The card has failed, the reset is under way: it finds the region here. */
-			region->mdl_position = mrt->inserted + VIANIC_MDL_ENTRIES;
-			list_add_tail(&region->node, &mrt->retired);
-			goto out;
-		}
+	if (!vianic_mdl_has_room(nic, &done)) {
+		/* The card has failed, the reset is under way: it finds the region here. */
+		region->mdl_position = mrt->inserted + VIANIC_MDL_ENTRIES;
+		list_add_tail(&region->node, &mrt->retired);
+		goto out;
 	}
-	WRITE_ONCE(mdl[mrt->inserted % VIANIC_MDL_ENTRIES], region->handle);
-	mrt->inserted++;
-	/* The handle is in the list, and out of the table, before it counts. */
-	virt_store_release(mrt->mdl_insert, mrt->inserted);
+	vianic_mdl_insert(nic, region->handle);
 	region->mdl_position = mrt->inserted;
 	list_add_tail(&region->node, &mrt->retired);
 	vianic_mrt_collect(nic, &done);

@@ -326,6 +326,8 @@ static inline u32 vianic_handle_index(u32 handle)
 int vianic_memory_register(struct vianic_context *ctx, struct vianic_register_memory *call);
 int vianic_memory_deregister(struct vianic_context *ctx,
 			     const struct vianic_deregister_memory *call);
+int vianic_memory_set_attributes(struct vianic_context *ctx,
+				 const struct vianic_set_memory_attributes *call);
 void vianic_memory_release(struct vianic_context *ctx);
 u64 vianic_memory_limit(void);
 void vianic_regions_free(struct list_head *regions);
@@ -336,6 +338,7 @@ void vianic_mrt_destroy(struct vianic_nic *nic);
 void vianic_mrt_start(struct vianic_nic *nic);
 void vianic_mrt_reset(struct vianic_nic *nic);
 int vianic_mrt_insert(struct vianic_context *ctx, struct vianic_region *region);
+int vianic_mrt_change(struct vianic_region *region, u32 ptag, u16 access);
 void vianic_mrt_retire(struct vianic_region *region);
 void vianic_mrt_drain(struct vianic_nic *nic);
 
@@ -354,11 +357,15 @@ struct vianic_vi {
 /* vi.c */
 int vianic_ptag_create(struct vianic_context *ctx, u32 *ptag);
 int vianic_ptag_destroy(struct vianic_context *ctx, u32 ptag);
+void vianic_ptag_replace(struct vianic_context *ctx, u32 *ptag, u32 other);
+bool vianic_ptag_exists(struct vianic_context *ctx, u32 ptag);
 bool vianic_ptag_get(struct vianic_context *ctx, u32 ptag);
 void vianic_ptag_put(struct vianic_context *ctx, u32 ptag);
 int vianic_cq_create(struct vianic_context *ctx, u32 *cq);
 int vianic_cq_destroy(struct vianic_context *ctx, u32 cq);
 int vianic_vi_create(struct vianic_context *ctx, struct vianic_create_vi_call *call);
+int vianic_vi_set_attributes(struct vianic_context *ctx,
+			     const struct vianic_set_vi_attributes *call);
 int vianic_vi_destroy(struct vianic_context *ctx, u32 vi);
 bool vianic_vi_exists(struct vianic_context *ctx, u32 vi);
 void vianic_objects_release(struct vianic_context *ctx);

@@ -46,7 +46,8 @@ static int vianic_target(struct vianic_context *ctx, u16 opcode, u32 object)
 
 /* --- Protection tags --- */
 
-static bool vianic_has_ptag(struct vianic_context *ctx, u32 ptag)
+/* Under ctx->lock. */
+bool vianic_ptag_exists(struct vianic_context *ctx, u32 ptag)
 {
 	return ptag == VIANIC_DEFAULT_PTAG || xa_load(&ctx->ptags, ptag);
 }
@@ -56,7 +57,7 @@ bool vianic_ptag_get(struct vianic_context *ctx, u32 ptag)
 	bool found;
 
 	mutex_lock(&ctx->lock);
-	found = vianic_has_ptag(ctx, ptag);
+	found = vianic_ptag_exists(ctx, ptag);
 	vianic_use(&ctx->ptags, ptag);
 	mutex_unlock(&ctx->lock);
 	return found;
@@ -67,6 +68,14 @@ void vianic_ptag_put(struct vianic_context *ctx, u32 ptag)
 	mutex_lock(&ctx->lock);
 	vianic_unuse(&ctx->ptags, ptag);
 	mutex_unlock(&ctx->lock);
+}
+
+/* What had @ptag has @other, which exists, from now on. Under ctx->lock. */
+void vianic_ptag_replace(struct vianic_context *ctx, u32 *ptag, u32 other)
+{
+	vianic_unuse(&ctx->ptags, *ptag);
+	vianic_use(&ctx->ptags, other);
+	*ptag = other;
 }
 
 int vianic_ptag_create(struct vianic_context *ctx, u32 *ptag)
@@ -151,10 +160,10 @@ static bool vianic_has_cq(struct vianic_context *ctx, u16 cq)
 	return cq == VIANIC_NO_CQ || xa_load(&ctx->cqs, cq);
 }
 
-static int vianic_vi_checked(struct vianic_context *ctx, const struct vianic_create_vi_call *call)
+static int vianic_vi_checked(struct vianic_context *ctx,
+			     const struct vianic_vi_attributes *attributes, u32 ptag)
 {
 	const struct vianic_registers *limits = &ctx->nic->limits;
-	const struct vianic_vi_attributes *attributes = &call->attributes;
 	const u16 known = VIANIC_VI_RDMA_WRITE | VIANIC_VI_RDMA_READ;
 	const u16 levels = VIANIC_RELIABILITY_LEVEL_UNRELIABLE |
 			   VIANIC_RELIABILITY_LEVEL_RELIABLE_DELIVERY |
@@ -170,10 +179,8 @@ static int vianic_vi_checked(struct vianic_context *ctx, const struct vianic_cre
 	if (attributes->flags & VIANIC_VI_RDMA_READ &&
 	    !(attributes->reliability_level & limits->rdma_read_levels))
 		return VIANIC_STATUS_INVALID_RDMAREAD;
-	if (!vianic_has_ptag(ctx, call->ptag))
+	if (!vianic_ptag_exists(ctx, ptag))
 		return VIANIC_STATUS_INVALID_PTAG;
-	if (!vianic_has_cq(ctx, call->send_cq) || !vianic_has_cq(ctx, call->receive_cq))
-		return VIANIC_STATUS_INVALID_PARAMETER;
 	return VIANIC_STATUS_SUCCESS;
 }
 
@@ -187,10 +194,12 @@ static int vianic_vi_make(struct vianic_context *ctx, struct vianic_vi *vi,
 		.ptag = call->ptag,
 		.attributes = call->attributes,
 	};
-	int status = vianic_vi_checked(ctx, call);
+	int status = vianic_vi_checked(ctx, &call->attributes, call->ptag);
 
 	if (status)
 		return status;
+	if (!vianic_has_cq(ctx, call->send_cq) || !vianic_has_cq(ctx, call->receive_cq))
+		return VIANIC_STATUS_INVALID_PARAMETER;
 	if (!ctx->nic->limits.max_vi)
 		return VIANIC_STATUS_ERROR_RESOURCE;
 	status = vianic_number(&ctx->vis, vi, 0, ctx->nic->limits.max_vi - 1, &call->vi);
@@ -225,6 +234,31 @@ int vianic_vi_create(struct vianic_context *ctx, struct vianic_create_vi_call *c
 	mutex_unlock(&ctx->lock);
 	if (status)
 		kfree(vi);
+	return status;
+}
+
+/* The card refuses a VI that is not Idle; then nothing has changed. */
+int vianic_vi_set_attributes(struct vianic_context *ctx,
+			     const struct vianic_set_vi_attributes *call)
+{
+	struct vianic_set_vi body = {
+		.context = ctx->number,
+		.vi = call->vi,
+		.ptag = call->ptag,
+		.attributes = call->attributes,
+	};
+	struct vianic_vi *vi;
+	int status = VIANIC_STATUS_INVALID_PARAMETER;
+
+	mutex_lock(&ctx->lock);
+	vi = xa_load(&ctx->vis, call->vi);
+	if (vi)
+		status = vianic_vi_checked(ctx, &call->attributes, call->ptag);
+	if (!status)
+		status = vianic_command(ctx->nic, ctx, VIANIC_OPCODE_SET_VI, &body);
+	if (!status)
+		vianic_ptag_replace(ctx, &vi->ptag, call->ptag);
+	mutex_unlock(&ctx->lock);
 	return status;
 }
 

@@ -42,6 +42,8 @@ static const struct {
 	{ "DISCONNECT", VIANIC_IOC_DISCONNECT, true },
 	{ "WAIT", VIANIC_IOC_WAIT, true },
 	{ "SHUT_DOWN", VIANIC_IOC_SHUT_DOWN, true },
+	{ "SET_MEMORY_ATTRIBUTES", VIANIC_IOC_SET_MEMORY_ATTRIBUTES, true },
+	{ "SET_VI_ATTRIBUTES", VIANIC_IOC_SET_VI_ATTRIBUTES, true },
 };
 
 #define CALLS (sizeof(calls) / sizeof(calls[0]))
@@ -395,6 +397,7 @@ int main(int argc, char **argv)
 	test_objects();
 	test_memory();
 	test_limits();
+	test_attributes();
 	test_connections();
 	test_transfers();
 	test_processes();

@@ -64,6 +64,9 @@ int object_call_on(int fd, unsigned long request, uint32_t object);
 int register_memory(int fd, const void *address, uint64_t length, uint32_t ptag, uint32_t access,
 		    uint32_t *handle);
 int deregister_memory(int fd, const void *address, uint32_t handle);
+int set_memory_attributes(int fd, const void *address, uint32_t handle, uint32_t ptag,
+			  uint32_t access);
+int set_vi_attributes(int fd, struct vianic_set_vi_attributes call);
 int create_vi_with(int fd, struct vianic_create_vi_call call, uint32_t *vi);
 int create_vi(int fd, uint32_t *vi);
 int connect_wait(int fd, const char *name, uint64_t timeout_ms, struct vianic_connect_wait *request);
@@ -90,6 +93,7 @@ void test_mappings(void);
 void test_objects(void);
 void test_memory(void);
 void test_limits(void);
+void test_attributes(void);
 void test_connections(void);
 void test_transfers(void);
 void test_processes(void);

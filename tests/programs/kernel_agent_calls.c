@@ -168,6 +168,24 @@ int deregister_memory(int fd, const void *address, uint32_t handle)
 	return status_of(fd, VIANIC_IOC_DEREGISTER_MEMORY, &call, &call.status);
 }
 
+int set_memory_attributes(int fd, const void *address, uint32_t handle, uint32_t ptag,
+			  uint32_t access)
+{
+	struct vianic_set_memory_attributes call = {
+		.address = (uintptr_t)address,
+		.handle = handle,
+		.ptag = ptag,
+		.access = access,
+	};
+
+	return status_of(fd, VIANIC_IOC_SET_MEMORY_ATTRIBUTES, &call, &call.status);
+}
+
+int set_vi_attributes(int fd, struct vianic_set_vi_attributes call)
+{
+	return status_of(fd, VIANIC_IOC_SET_VI_ATTRIBUTES, &call, &call.status);
+}
+
 int create_vi_with(int fd, struct vianic_create_vi_call call, uint32_t *vi)
 {
 	int status = status_of(fd, VIANIC_IOC_CREATE_VI, &call, &call.status);

@@ -9,6 +9,7 @@ use vianic_tests::{CProgram, DirectCards, Report, fabric, install, nothing_left}
 fn fault_41_the_kernel_agents_calls() -> Result<()> {
     let program = CProgram::for_kernel_agent(&[
         "kernel_agent.c",
+        "kernel_agent_attributes.c",
         "kernel_agent_calls.c",
         "kernel_agent_connections.c",
         "kernel_agent_memory.c",

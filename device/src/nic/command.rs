@@ -1,7 +1,8 @@
 //! Control commands: what the Kernel Agent asks of the card through context 0's Token Table.
 
 use vianic_abi::command::{
-    Answer, Cancel, Connect, CreateContext, CreateVi, MrtChunk, Opcode, Target, VI_RDMA_READ, VI_RDMA_WRITE,
+    Answer, Cancel, Connect, CreateContext, CreateVi, MrtChunk, Opcode, SetVi, Target, VI_RDMA_READ,
+    VI_RDMA_WRITE, ViAttributes,
 };
 use vianic_abi::status::{ReliabilityLevel, Status};
 use vianic_abi::token::Token;
@@ -10,7 +11,7 @@ use vianic_abi::{KERNEL_CONTEXT, MAX_CONTEXTS, MAX_TRANSFER_SIZE};
 use crate::nic::completion::ViNumber;
 use crate::nic::context::{Context, Layout, RemoveCq};
 use crate::nic::mdl::Drain;
-use crate::nic::vi::Vi;
+use crate::nic::vi::{Vi, ViState};
 use crate::nic::{Card, RDMA_READ_LEVELS};
 
 /// When a command completes.
@@ -42,6 +43,7 @@ impl Card {
             Opcode::CREATE_CQ => self.create_cq(token.body()).into(),
             Opcode::DESTROY_CQ => self.destroy_cq(token.body()).into(),
             Opcode::CREATE_VI => self.create_vi(&token.body()).into(),
+            Opcode::SET_VI => self.set_vi(&token.body()).into(),
             Opcode::DESTROY_VI => self.destroy_vi(token.body()).into(),
             Opcode::LISTEN => self.listen(tag, token.body::<Connect>()),
             Opcode::CONNECT => self.connect(tag, token.body::<Connect>()),
@@ -121,27 +123,19 @@ impl Card {
     }
 
     fn create_vi(&mut self, create: &CreateVi) -> Result<(), Status> {
-        let attributes = create.attributes;
-        let levels = [
-            ReliabilityLevel::UNRELIABLE,
-            ReliabilityLevel::RELIABLE_DELIVERY,
-            ReliabilityLevel::RELIABLE_RECEPTION,
-        ];
-        if !levels.contains(&ReliabilityLevel(attributes.reliability_level)) {
-            return Err(Status::INVALID_RELIABILITY_LEVEL);
-        }
-        if attributes.max_transfer_size > MAX_TRANSFER_SIZE {
-            return Err(Status::INVALID_MTU);
-        }
-        let reads = attributes.flags & VI_RDMA_READ != 0;
-        if reads && attributes.reliability_level & RDMA_READ_LEVELS == 0 {
-            return Err(Status::INVALID_RDMAREAD);
-        }
-        if attributes.flags & !(VI_RDMA_WRITE | VI_RDMA_READ) != 0 {
-            return Err(Status::INVALID_PARAMETER);
-        }
+        check_attributes(create.attributes)?;
         let added = self.user_context(create.context)?.add_vi(create.vi, Vi::new(create));
         if added { Ok(()) } else { Err(Status::INVALID_PARAMETER) }
+    }
+
+    fn set_vi(&mut self, set: &SetVi) -> Result<(), Status> {
+        let vi = self.user_context(set.context)?.vi(set.vi).ok_or(Status::INVALID_PARAMETER)?;
+        if !matches!(vi.state, ViState::Idle) {
+            return Err(Status::INVALID_STATE);
+        }
+        check_attributes(set.attributes)?;
+        (vi.attributes, vi.ptag) = (set.attributes, set.ptag);
+        Ok(())
     }
 
     fn destroy_vi(&mut self, target: Target) -> Result<(), Status> {
@@ -150,4 +144,27 @@ impl Card {
         self.user_context(number.context)?.remove_vi(number.vi);
         Ok(())
     }
+}
+
+/// Whether a VI may have these attributes.
+fn check_attributes(attributes: ViAttributes) -> Result<(), Status> {
+    let levels = [
+        ReliabilityLevel::UNRELIABLE,
+        ReliabilityLevel::RELIABLE_DELIVERY,
+        ReliabilityLevel::RELIABLE_RECEPTION,
+    ];
+    if !levels.contains(&ReliabilityLevel(attributes.reliability_level)) {
+        return Err(Status::INVALID_RELIABILITY_LEVEL);
+    }
+    if attributes.max_transfer_size > MAX_TRANSFER_SIZE {
+        return Err(Status::INVALID_MTU);
+    }
+    let reads = attributes.flags & VI_RDMA_READ != 0;
+    if reads && attributes.reliability_level & RDMA_READ_LEVELS == 0 {
+        return Err(Status::INVALID_RDMAREAD);
+    }
+    if attributes.flags & !(VI_RDMA_WRITE | VI_RDMA_READ) != 0 {
+        return Err(Status::INVALID_PARAMETER);
+    }
+    Ok(())
 }

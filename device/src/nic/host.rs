@@ -85,7 +85,8 @@ impl Host {
         }
     }
 
-    /// Copies the MRT entry of `handle`, if it is that handle's.
+    /// Copies the MRT entry of `handle`, if it is that handle's. `None` also if its tag never stays the same while it is
+    /// read: a Kernel Agent that keeps the rules changes it no more than once before it waits for this card.
     #[must_use]
     pub fn mrt_entry(&self, handle: u32) -> Option<MrtEntry> {
         let index = handle_index(handle);

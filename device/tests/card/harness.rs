@@ -13,14 +13,17 @@ use vianic_abi::completion::{Completion, Consumer, Mcq, McqHeader, McqSlot, mcq_
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus, Segment};
 use vianic_abi::event::Event;
 use vianic_abi::mdl::{Full, Inserter, Insertion};
-use vianic_abi::mrt::{INLINE_PAGES, LEAF_PAGES, MRT_CHUNK_ENTRIES, MRT_ENTRY_SIZE, MrtEntry, handle};
+use vianic_abi::mrt::{
+    INLINE_PAGES, LEAF_PAGES, MRT_CHUNK_ENTRIES, MRT_ENTRY_SIZE, MrtEntry, MrtSlot, handle,
+};
 use vianic_abi::status::{ReliabilityLevel, Status};
+use vianic_abi::sync::Native;
 use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKind};
 use vianic_abi::token_table::{Doorbell, HEADER_SIZE, Header, Slot, TokenTable, table_size};
 use vianic_abi::{ABI_VERSION, NO_CQ};
 use vianic_device::guest_memory::GuestMemory;
 use vianic_device::nic::Card;
-use vianic_device::nic::memory::NicMemory;
+use vianic_device::nic::memory::{NicMemory, ShadowSlot};
 use vianic_device::nic::pacing::{Patience, Poll};
 use vianic_device::port::switch::Switch;
 use vianic_device::shared::View;
@@ -507,6 +510,16 @@ impl Guest {
             self.mrt + u64::from(vianic_abi::mrt::handle_index(buffer.handle)) * MRT_ENTRY_SIZE as u64;
         let access = entry + std::mem::offset_of!(MrtEntry, access) as u64;
         self.memory.write(access, &allowed).expect("in RAM");
+    }
+
+    /// Gives a live region another tag and other permissions as the Kernel Agent does, up to DRAIN_MDL.
+    pub(crate) fn change(&self, buffer: &Buffer, ptag: u32, access: u16) {
+        let index = vianic_abi::mrt::handle_index(buffer.handle);
+        let entry = self.mrt + u64::from(index) * MRT_ENTRY_SIZE as u64;
+        let words: View<ShadowSlot> = self.memory.view(entry, 1).expect("in RAM");
+        MrtSlot::<Native>::new(&words[0]).change(ptag, access);
+        let list = self.nic_memory.mdl(&self.mdl_insert[0]);
+        self.inserter.borrow_mut().insert(list, buffer.handle).expect("the MDL has room");
     }
 
     /// Deregisters as the Kernel Agent does.

@@ -9,7 +9,7 @@ use vianic_abi::token::Token;
 
 /// Tokens that are wild, but often in ways that get past the first checks.
 fn token() -> impl Strategy<Value = Token> {
-    let small = prop_oneof![4 => 0..12_u16, 1 => any::<u16>()];
+    let small = prop_oneof![4 => 0..18_u16, 1 => any::<u16>()];
     let word = prop_oneof![
         2 => 0..8_u64,
         2 => (0..0x400_0000_u64).prop_map(|address| address & !0x3f),

@@ -1,5 +1,6 @@
 //! The card alone: its guests are memory and a few lines that post what a Kernel Agent and its processes would.
 
+mod attributes;
 mod behaviour;
 mod faults;
 mod harness;

@@ -10,7 +10,7 @@
 
 #include <linux/ioctl.h>
 #include <linux/types.h>
-#define VIANIC_ABI_VERSION 1
+#define VIANIC_ABI_VERSION 2
 #define VIANIC_MAX_CONTEXTS 62
 #define VIANIC_KERNEL_CONTEXT 0
 #define VIANIC_MAX_VI 1024
@@ -121,6 +121,7 @@
 #define VIANIC_OPCODE_ACCEPT 12
 #define VIANIC_OPCODE_REJECT 13
 #define VIANIC_OPCODE_DISCONNECT 14
+#define VIANIC_OPCODE_SET_VI 15
 
 /* CompletionKind */
 #define VIANIC_COMPLETION_KIND_DESCRIPTOR 1
@@ -294,6 +295,14 @@ struct vianic_create_vi {
 	__u32 reserved[7];
 };
 
+struct vianic_set_vi {
+	__u16 context;
+	__u16 vi;
+	__u32 ptag;
+	struct vianic_vi_attributes attributes;
+	__u64 reserved[4];
+};
+
 struct vianic_connect {
 	__u16 context;
 	__u16 vi;
@@ -376,6 +385,22 @@ struct vianic_create_vi_call {
 	__u32 status;
 };
 
+struct vianic_set_memory_attributes {
+	__u64 address;
+	__u32 handle;
+	__u32 ptag;
+	__u32 access;
+	__u32 status;
+};
+
+struct vianic_set_vi_attributes {
+	__u32 vi;
+	__u32 ptag;
+	struct vianic_vi_attributes attributes;
+	__u32 reserved;
+	__u32 status;
+};
+
 struct vianic_connect_wait {
 	struct vianic_net_address local;
 	struct vianic_net_address remote;
@@ -436,5 +461,7 @@ struct vianic_wait {
 #define VIANIC_IOC_DISCONNECT _IOWR(0xb7, 15, struct vianic_object_call)
 #define VIANIC_IOC_WAIT _IOWR(0xb7, 16, struct vianic_wait)
 #define VIANIC_IOC_SHUT_DOWN _IOWR(0xb7, 17, struct vianic_object_call)
+#define VIANIC_IOC_SET_MEMORY_ATTRIBUTES _IOWR(0xb7, 18, struct vianic_set_memory_attributes)
+#define VIANIC_IOC_SET_VI_ATTRIBUTES _IOWR(0xb7, 19, struct vianic_set_vi_attributes)
 
 #endif /* VIANIC_ABI_H */

@@ -42,6 +42,9 @@ open_enum! {
         REJECT = 13,
         /// Ends a VI's connection, flushes its queues and makes it Idle: [`Target`].
         DISCONNECT = 14,
+        /// Gives an Idle VI other attributes and another protection tag: [`SetVi`]. `INVALID_STATE` if it is not
+        /// Idle; after any failure it has those that it had.
+        SET_VI = 15,
     }
 }
 
@@ -141,6 +144,25 @@ pub struct CreateVi {
 }
 shared_layout!(CreateVi, 48, {
     context @ 0, vi @ 2, send_cq @ 4, receive_cq @ 6, ptag @ 8, attributes @ 12, reserved @ 20,
+});
+
+/// Parameters of [`Opcode::SET_VI`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetVi {
+    /// Context number.
+    pub context: u16,
+    /// VI number.
+    pub vi: u16,
+    /// Protection tag.
+    pub ptag: u32,
+    /// Attributes.
+    pub attributes: ViAttributes,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+shared_layout!(SetVi, 48, {
+    context @ 0, vi @ 2, ptag @ 4, attributes @ 8, reserved @ 16,
 });
 
 /// Parameters of [`Opcode::LISTEN`] and [`Opcode::CONNECT`].

@@ -36,7 +36,7 @@ pub(crate) use macros::{open_enum, shared_layout};
 
 /// The version of this contract. A driver and a card of different versions do not work together: the
 /// Kernel Agent refuses to bind and says so.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Contexts a card has: number 0 is the Kernel Agent's, the others belong to user processes.
 ///

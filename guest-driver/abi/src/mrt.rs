@@ -5,6 +5,10 @@
 //! region's page addresses itself, up to [`INLINE_PAGES`]; a larger region's entry holds the guest-physical
 //! address of a page directory: an array of guest-physical addresses of leaves, each leaf 512 page addresses
 //! of 64 bits (4096 bytes).
+//!
+//! Tag and permissions of a live entry may change ([`MrtSlot::change`]) while the card reads it ([`MrtSlot::copy`]). Whatever the
+//! card reads, it never finds permissions that the tag beside them did not have. A copy of the entry is good
+//! until the handle is drained from the MDL, and the changer waits for that. `tests/loom.rs` explores all interleavings.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -84,6 +88,13 @@ shared_layout!(MrtEntry, MRT_ENTRY_SIZE, {
     handle @ 0, ptag @ 4, context @ 8, access @ 10, page_shift @ 12, reserved @ 13, virtual_address @ 16, length @ 24, page_count @ 32, page_directory @ 40, pages @ 48,
 });
 
+/// Where `access` is among the words of an entry.
+const ACCESS_WORD: usize = core::mem::offset_of!(MrtEntry, access) / 8;
+const _: () = assert!(core::mem::offset_of!(MrtEntry, ptag) < 8 && ACCESS_WORD > 0);
+
+/// Times that an entry is read before it is taken for none.
+const MRT_READS: u32 = 4;
+
 /// An entry in shared memory: its first word holds the handle, which makes it valid.
 ///
 /// The Kernel Agent enters a region only after the card has let go of the one before
@@ -114,17 +125,38 @@ impl<'a, A: Atomics> MrtSlot<'a, A> {
         self.words[0].store(0, Relaxed);
     }
 
-    /// Copies the region of `handle` if it is here: once, so that what is validated later is what is used.
+    /// Gives the region another tag and other permissions. One change of an entry at a time, and no other before the card has let
+    /// go of the handle, which goes into the MDL next.
+    pub fn change(&self, ptag: u32, access: u16) {
+        let load = |i: usize| self.words[i].load(Relaxed);
+        let [handle, _]: [u32; 2] = zerocopy::transmute!(load(0));
+        let [context, old_access, page, reserved]: [u16; 4] = zerocopy::transmute!(load(ACCESS_WORD));
+        let with_access = |access: u16| zerocopy::transmute!([context, access, page, reserved]);
+        // What both allow, before the tag; what the new ones allow, after it.
+        self.words[ACCESS_WORD].store(with_access(old_access & access), Release);
+        self.words[0].store(zerocopy::transmute!([handle, ptag]), Release);
+        self.words[ACCESS_WORD].store(with_access(access), Release);
+    }
+
+    /// Copies the region of `handle` if it is here: once, so that what is validated later is what is used. `None` also if its
+    /// tag never stays the same meanwhile: a Kernel Agent that keeps the rules changes it no more than once.
     #[must_use]
     pub fn copy(&self, handle: u32) -> Option<MrtEntry> {
-        let mut words = [self.words[0].load(Acquire); MRT_ENTRY_WORDS];
-        let [held, _ptag]: [u32; 2] = zerocopy::transmute!(words[0]);
-        if held != handle || handle == 0 {
-            return None;
+        for _ in 0..MRT_READS {
+            let first = self.words[0].load(Acquire);
+            let [held, _ptag]: [u32; 2] = zerocopy::transmute!(first);
+            if held != handle || handle == 0 {
+                return None;
+            }
+            let mut words = [first; MRT_ENTRY_WORDS];
+            for (word, shared) in words.iter_mut().zip(self.words).skip(1) {
+                // Each before the last look at the first word.
+                *word = shared.load(Acquire);
+            }
+            if self.words[0].load(Relaxed) == first {
+                return Some(zerocopy::transmute!(words));
+            }
         }
-        for (word, shared) in words.iter_mut().zip(self.words).skip(1) {
-            *word = shared.load(Relaxed);
-        }
-        Some(zerocopy::transmute!(words))
+        None
     }
 }

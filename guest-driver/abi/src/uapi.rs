@@ -60,6 +60,10 @@ pub const WAIT: u32 = iowr::<Wait>(16);
 /// [`ObjectCall`], `object` 0: all waits of this file (CONNECT_WAIT, CONNECT_REQUEST, WAIT) end with status `CANCELLED`,
 /// those under way and those to come.
 pub const SHUT_DOWN: u32 = iowr::<ObjectCall>(17);
+/// [`SetMemoryAttributes`]: gives a region another tag and other permissions. When it returns, the card goes by the new ones.
+pub const SET_MEMORY_ATTRIBUTES: u32 = iowr::<SetMemoryAttributes>(18);
+/// [`SetViAttributes`]: gives an Idle VI other attributes and another tag.
+pub const SET_VI_ATTRIBUTES: u32 = iowr::<SetViAttributes>(19);
 
 /// A time-out that never comes.
 pub const INFINITE_MS: u64 = u64::MAX;
@@ -165,6 +169,25 @@ shared_layout!(DeregisterMemory, 16, {
     address @ 0, handle @ 8, status @ 12,
 });
 
+/// [`SET_MEMORY_ATTRIBUTES`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetMemoryAttributes {
+    /// In: any address in the region.
+    pub address: u64,
+    /// In: memory handle.
+    pub handle: u32,
+    /// In: protection tag.
+    pub ptag: u32,
+    /// In: [`ACCESS_*`](crate::mrt::ACCESS_RDMA_WRITE).
+    pub access: u32,
+    /// Out: outcome; after any failure the region is as it was.
+    pub status: u32,
+}
+shared_layout!(SetMemoryAttributes, 24, {
+    address @ 0, handle @ 8, ptag @ 12, access @ 16, status @ 20,
+});
+
 /// [`CREATE_VI`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -184,6 +207,25 @@ pub struct CreateViCall {
 }
 shared_layout!(CreateViCall, 24, {
     attributes @ 0, ptag @ 8, send_cq @ 12, receive_cq @ 14, vi @ 16, status @ 20,
+});
+
+/// [`SET_VI_ATTRIBUTES`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SetViAttributes {
+    /// In: VI number.
+    pub vi: u32,
+    /// In: protection tag.
+    pub ptag: u32,
+    /// In: attributes.
+    pub attributes: ViAttributes,
+    /// Zero.
+    pub reserved: u32,
+    /// Out: outcome; `INVALID_STATE` if the VI is not Idle. After any failure it is as it was.
+    pub status: u32,
+}
+shared_layout!(SetViAttributes, 24, {
+    vi @ 0, ptag @ 4, attributes @ 8, reserved @ 16, status @ 20,
 });
 
 /// [`CONNECT_WAIT`].

@@ -81,6 +81,7 @@ fn structures_and_values_are_as_documented() {
         command::CreateContext,
         command::Target,
         command::CreateVi,
+        command::SetVi,
         command::ViAttributes,
         command::Connect,
         command::ConnectBlock,

@@ -122,6 +122,7 @@ fn header() -> String {
         command::Target,
         command::ViAttributes,
         command::CreateVi,
+        command::SetVi,
         command::Connect,
         command::Cancel,
         command::Answer,
@@ -133,6 +134,8 @@ fn header() -> String {
         uapi::RegisterMemory,
         uapi::DeregisterMemory,
         uapi::CreateViCall,
+        uapi::SetMemoryAttributes,
+        uapi::SetViAttributes,
         uapi::ConnectWait,
         uapi::ConnectAnswer,
         uapi::ConnectRequest,
@@ -172,6 +175,8 @@ fn header() -> String {
         ("DISCONNECT", uapi::DISCONNECT, "object_call"),
         ("WAIT", uapi::WAIT, "wait"),
         ("SHUT_DOWN", uapi::SHUT_DOWN, "object_call"),
+        ("SET_MEMORY_ATTRIBUTES", uapi::SET_MEMORY_ATTRIBUTES, "set_memory_attributes"),
+        ("SET_VI_ATTRIBUTES", uapi::SET_VI_ATTRIBUTES, "set_vi_attributes"),
     ];
     for (name, request, argument) in ioctls {
         let line = format!("_IOWR({:#x}, {}, struct vianic_{argument})", uapi::IOCTL_TYPE, request & 0xff);

@@ -11,6 +11,8 @@ mod atomics;
 mod mcq;
 #[path = "loom/mdl.rs"]
 mod mdl;
+#[path = "loom/mrt.rs"]
+mod mrt;
 #[path = "loom/token_table.rs"]
 mod token_table;
 #[path = "loom/wake.rs"]

@@ -64,6 +64,13 @@ pub trait Agent: Send + Sync + fmt::Debug {
     /// `INVALID_PARAMETER` if `handle` is not a region that starts there.
     fn deregister_memory(&self, address: usize, handle: u32) -> Result<(), AgentError>;
 
+    /// Gives a region another tag and other permissions. When it returns, the card goes by the new ones; after any failure
+    /// the region is as it was.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` if no region with that handle is around the address, `INVALID_PTAG`, `INVALID_RDMAREAD`.
+    fn set_memory_attributes(&self, change: &RegionChange) -> Result<(), AgentError>;
+
     /// Makes a completion queue and gives its number.
     ///
     /// # Errors
@@ -82,6 +89,13 @@ pub trait Agent: Send + Sync + fmt::Debug {
     /// `ERROR_RESOURCE`, `INVALID_PARAMETER`, `INVALID_PTAG`, `INVALID_RELIABILITY_LEVEL`, `INVALID_MTU`,
     /// `INVALID_RDMAREAD`.
     fn create_vi(&self, vi: &NewVi) -> Result<u16, AgentError>;
+
+    /// Gives an Idle VI other attributes and another tag; after any failure it is as it was.
+    ///
+    /// # Errors
+    /// `INVALID_STATE` unless it is Idle, `INVALID_PARAMETER` if there is none such; as [`create_vi`](Self::create_vi) what is wrong with
+    /// the attributes.
+    fn set_vi_attributes(&self, vi: u16, attributes: ViAttributes, ptag: u32) -> Result<(), AgentError>;
 
     /// Ends a VI in whatever state. When it returns, the card has written its last to the VI's descriptors and to
     /// the MCQ about it. Waits on its NRA words end or run into their time-outs.
@@ -157,6 +171,19 @@ pub struct Region {
     pub address: usize,
     /// Bytes; more than 0.
     pub length: usize,
+    /// Protection tag.
+    pub ptag: u32,
+    /// [`ACCESS_*`](vianic_abi::mrt::ACCESS_RDMA_WRITE).
+    pub access: u16,
+}
+
+/// What a region shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionChange {
+    /// Any address in the region.
+    pub address: usize,
+    /// Its handle.
+    pub handle: u32,
     /// Protection tag.
     pub ptag: u32,
     /// [`ACCESS_*`](vianic_abi::mrt::ACCESS_RDMA_WRITE).

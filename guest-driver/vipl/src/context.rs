@@ -49,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) notifications: Notifications,
     /// Registered regions by handle.
     pub(crate) regions: Mutex<HashMap<u32, RegisteredRegion>>,
+    /// Held while attributes of a region are being changed.
+    pub(crate) changing_memory: Mutex<()>,
     pub(crate) belongings: Belongings,
     max_descriptors: u32,
     max_segments: u16,
@@ -89,6 +91,7 @@ impl Context {
             errors: AsyncErrors::default(),
             notifications: Notifications::default(),
             regions: Mutex::default(),
+            changing_memory: Mutex::default(),
             belongings: Belongings::default(),
             nic,
             agent,

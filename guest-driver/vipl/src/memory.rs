@@ -1,11 +1,12 @@
 //! Protection tags and registered memory.
 #![expect(unsafe_code, reason = "registered memory is the card's to write")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use vianic_abi::mrt::{ACCESS_RDMA_READ, ACCESS_RDMA_WRITE, DEFAULT_PTAG};
 
-use crate::agent::{AgentError, Region};
+use crate::agent::{AgentError, Region, RegionChange};
 use crate::context::{Belonging, Context};
 use crate::descriptor::Segment;
 use crate::error::{Error, Result};
@@ -101,6 +102,19 @@ pub struct MemoryAttributes {
     pub rdma_read: bool,
 }
 
+impl MemoryAttributes {
+    /// As the card knows them: tag and `ACCESS_*`.
+    fn in_mrt(&self, context: &Arc<Context>) -> Result<(u32, u16)> {
+        if self.rdma_read && context.info.registers.rdma_read_levels == 0 {
+            return Err(Error::InvalidRdmaRead);
+        }
+        let ptag = self.tag.map_or(Ok(DEFAULT_PTAG), |tag| tag.number_in(context))?;
+        let access = if self.rdma_write { ACCESS_RDMA_WRITE } else { 0 }
+            | if self.rdma_read { ACCESS_RDMA_READ } else { 0 };
+        Ok((ptag, access))
+    }
+}
+
 /// A region as it was registered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RegisteredRegion {
@@ -128,16 +142,8 @@ impl NicId {
         if address == 0 || length == 0 || address.checked_add(length).is_none() {
             return Err(Error::InvalidParameter("a region begins somewhere and has at least one byte"));
         }
-        if attributes.rdma_read && context.info.registers.rdma_read_levels == 0 {
-            return Err(Error::InvalidRdmaRead);
-        }
-        let region = Region {
-            address,
-            length,
-            ptag: attributes.tag.map_or(Ok(DEFAULT_PTAG), |tag| tag.number_in(&context))?,
-            access: if attributes.rdma_write { ACCESS_RDMA_WRITE } else { 0 }
-                | if attributes.rdma_read { ACCESS_RDMA_READ } else { 0 },
-        };
+        let (ptag, access) = attributes.in_mrt(&context)?;
+        let region = Region { address, length, ptag, access };
         // SAFETY: the caller promises the same.
         let handle = unsafe { context.agent.register_memory(&region)? };
         if handle == 0 || handle == u32::MAX {
@@ -169,14 +175,45 @@ impl NicId {
     pub fn query_memory(self, address: usize, handle: u32) -> Result<MemoryAttributes> {
         let context = self.context()?;
         let regions = context.regions.lock();
-        regions
-            .get(&handle)
-            .filter(|known| {
-                (known.region.address..known.region.address + known.region.length).contains(&address)
-            })
-            .map(|known| known.attributes)
-            .ok_or(Error::InvalidParameter("no region with that handle is there"))
+        Ok(region_around(&regions, address, handle)?.attributes)
     }
+
+    /// Gives the region with `handle` around `address` other attributes. Accesses that begin when it has returned go by them;
+    /// one that is under way may go by either. After any failure the region is as it was.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if there is none; [`Error::InvalidProtectionTag`]; [`Error::InvalidRdmaRead`].
+    pub fn set_memory_attributes(
+        self,
+        address: usize,
+        handle: u32,
+        attributes: &MemoryAttributes,
+    ) -> Result<()> {
+        let context = self.context()?;
+        region_around(&context.regions.lock(), address, handle)?;
+        let (ptag, access) = attributes.in_mrt(&context)?;
+        // One change at a time, so that what is known here is what the card was told last.
+        let _alone = context.changing_memory.lock();
+        context.agent.set_memory_attributes(&RegionChange { address, handle, ptag, access })?;
+        if let Some(known) = context.regions.lock().get_mut(&handle) {
+            known.attributes = *attributes;
+        }
+        Ok(())
+    }
+}
+
+fn region_around(
+    regions: &HashMap<u32, RegisteredRegion>,
+    address: usize,
+    handle: u32,
+) -> Result<&RegisteredRegion> {
+    let around = |known: &&RegisteredRegion| {
+        (known.region.address..known.region.address + known.region.length).contains(&address)
+    };
+    regions
+        .get(&handle)
+        .filter(around)
+        .ok_or(Error::InvalidParameter("no region with that handle is around the address"))
 }
 
 /// A part of a [`RegisteredBuffer`], as a descriptor names it.
@@ -214,6 +251,14 @@ impl RegisteredBuffer {
         // still under way then goes to pages that this process no longer sees.
         let handle = unsafe { nic.register_memory(memory.base().addr().get(), length, attributes)? };
         Ok(Self { memory, length, nic, handle })
+    }
+
+    /// Gives it other attributes, as [`NicId::set_memory_attributes`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidProtectionTag`]; [`Error::InvalidRdmaRead`].
+    pub fn set_attributes(&self, attributes: &MemoryAttributes) -> Result<()> {
+        self.nic.set_memory_attributes(self.memory.base().addr().get(), self.handle, attributes)
     }
 
     /// Bytes.

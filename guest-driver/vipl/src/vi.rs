@@ -81,7 +81,7 @@ pub(crate) struct ViObject {
     pub(crate) number: u16,
     pub(crate) context: Arc<Context>,
     pub(crate) state: Mutex<State>,
-    attributes: ViAttributes,
+    attributes: Mutex<ViAttributes>,
     /// Held while the VI is being disconnected, so that a second caller returns when it is.
     disconnecting: Mutex<()>,
     user_data: AtomicUsize,
@@ -89,7 +89,7 @@ pub(crate) struct ViObject {
 
 impl ViObject {
     pub(crate) fn reliability(&self) -> ReliabilityLevel {
-        self.attributes.reliability
+        self.attributes.lock().reliability
     }
 
     /// Ends the VI with its NIC handle.
@@ -148,7 +148,7 @@ impl ViId {
         send_cq: Option<CqId>,
         receive_cq: Option<CqId>,
     ) -> Result<Self> {
-        check_attributes(context, attributes)?;
+        let ptag = check_attributes(context, attributes)?;
         let cq_number = |cq: Option<CqId>| match cq.map(CqId::object).transpose()? {
             None => Ok(NO_CQ),
             Some(cq) if Arc::ptr_eq(&cq.context, context) => Ok(cq.number),
@@ -156,7 +156,7 @@ impl ViId {
         };
         let new = NewVi {
             attributes: attributes.on_wire(),
-            ptag: attributes.tag.map_or(Ok(DEFAULT_PTAG), |tag| tag.number_in(context))?,
+            ptag,
             send_cq: cq_number(send_cq)?,
             receive_cq: cq_number(receive_cq)?,
         };
@@ -167,7 +167,7 @@ impl ViId {
             number,
             context: Arc::clone(context),
             state: Mutex::default(),
-            attributes: *attributes,
+            attributes: Mutex::new(*attributes),
             disconnecting: Mutex::default(),
             user_data: AtomicUsize::new(0),
         });
@@ -243,10 +243,29 @@ impl ViId {
         let state = object.state.lock().seen_by_program();
         Ok(ViInfo {
             state,
-            attributes: object.attributes,
+            attributes: *object.attributes.lock(),
             send_queue_empty: slot.send.is_empty(),
             receive_queue_empty: slot.receive.is_empty(),
         })
+    }
+
+    /// Gives the VI, which must be Idle, other attributes. After any failure it is as it was. Receives that are posted stay, and
+    /// are subject to the new tag.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] unless the VI is Idle; what is wrong with the attributes.
+    pub fn set_attributes(self, attributes: &ViAttributes) -> Result<()> {
+        let object = self.object()?;
+        let context = &object.context;
+        let ptag = check_attributes(context, attributes)?;
+        context.drain();
+        object.state.lock().begin_change()?;
+        let answer = context.agent.set_vi_attributes(object.number, attributes.on_wire(), ptag);
+        if answer.is_ok() {
+            *object.attributes.lock() = *attributes;
+        }
+        object.state.lock().end_change();
+        Ok(answer?)
     }
 
     /// Ends the VI's connection: all outstanding descriptors complete as flushed, and the VI is Idle. Harmless on a VI
@@ -326,7 +345,8 @@ impl ViId {
     }
 }
 
-fn check_attributes(context: &Context, attributes: &ViAttributes) -> Result<()> {
+/// Whether a VI may have these attributes; the number of its tag.
+fn check_attributes(context: &Arc<Context>, attributes: &ViAttributes) -> Result<u32> {
     let nic = &context.info.registers;
     let level = attributes.reliability.0;
     if level.count_ones() != 1 || level & nic.reliability_levels == 0 {
@@ -338,5 +358,5 @@ fn check_attributes(context: &Context, attributes: &ViAttributes) -> Result<()> 
     if attributes.rdma_read && level & nic.rdma_read_levels == 0 {
         return Err(Error::InvalidRdmaRead);
     }
-    Ok(())
+    attributes.tag.map_or(Ok(DEFAULT_PTAG), |tag| tag.number_in(context))
 }

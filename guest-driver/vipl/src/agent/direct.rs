@@ -37,7 +37,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use vianic_abi::command::{Answer, Connect, ConnectBlock, CreateVi, NetAddress, Opcode, ViAttributes};
+use vianic_abi::command::{Answer, Connect, ConnectBlock, CreateVi, NetAddress, Opcode, SetVi, ViAttributes};
 use vianic_abi::mrt::{ACCESS_RDMA_READ, ACCESS_RDMA_WRITE};
 use vianic_abi::nic_memory::{nra_cq, nra_work_queue};
 use vianic_abi::status::Status;
@@ -48,7 +48,9 @@ use self::link::Link;
 use self::mrt::RegionAttributes;
 use self::notice_board::Woken;
 use self::objects::Registered;
-use crate::agent::{Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region};
+use crate::agent::{
+    Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region, RegionChange,
+};
 use crate::mapping::ContextMemory;
 
 /// Opens the card behind the vhost-user socket at `socket`.
@@ -90,6 +92,17 @@ impl DirectAgent {
         body: B,
     ) -> Result<(), AgentError> {
         Ok(self.link.commands.run(opcode, body)?)
+    }
+
+    /// Whether a region may allow this to peers.
+    fn check_access(&self, access: u16) -> Result<(), Status> {
+        if access & !(ACCESS_RDMA_READ | ACCESS_RDMA_WRITE) != 0 {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        if access & ACCESS_RDMA_READ != 0 && self.link.nic_memory.registers().rdma_read_levels == 0 {
+            return Err(Status::INVALID_RDMAREAD);
+        }
+        Ok(())
     }
 
     /// LISTEN and CONNECT: commands that wait for somebody.
@@ -155,13 +168,10 @@ impl Agent for DirectAgent {
     unsafe fn register_memory(&self, region: &Region) -> Result<u32, AgentError> {
         let context = self.context()?;
         let end = region.address.checked_add(region.length).ok_or(Status::INVALID_PARAMETER)?;
-        if region.length == 0 || region.access & !(ACCESS_RDMA_READ | ACCESS_RDMA_WRITE) != 0 {
+        if region.length == 0 {
             return Err(Status::INVALID_PARAMETER.into());
         }
-        let no_rdma_read = self.link.nic_memory.registers().rdma_read_levels == 0;
-        if region.access & ACCESS_RDMA_READ != 0 && no_rdma_read {
-            return Err(Status::INVALID_RDMAREAD.into());
-        }
+        self.check_access(region.access)?;
         context.objects.lock().check_ptag(region.ptag)?;
         // SAFETY: the caller vouches for the range.
         let adopted = unsafe { self.link.ram.adopt(region.address..end) }?;
@@ -176,13 +186,27 @@ impl Agent for DirectAgent {
         // Again: the tag may have been destroyed meanwhile.
         objects.check_ptag(region.ptag)?;
         let handle = self.link.mrt.register(&attributes, adopted, &*self.link.commands)?;
-        objects.add_region(handle, Registered { address: region.address, ptag: region.ptag });
+        objects.add_region(
+            handle,
+            Registered { address: region.address, length: region.length, ptag: region.ptag },
+        );
         Ok(handle)
     }
 
     fn deregister_memory(&self, address: usize, handle: u32) -> Result<(), AgentError> {
         self.context()?.objects.lock().remove_region(address, handle)?;
         Ok(self.link.mrt.deregister(handle, &*self.link.commands)?)
+    }
+
+    fn set_memory_attributes(&self, region: &RegionChange) -> Result<(), AgentError> {
+        let context = self.context()?;
+        self.check_access(region.access)?;
+        let mut objects = context.objects.lock();
+        objects.check_region(region.address, region.handle)?;
+        objects.check_ptag(region.ptag)?;
+        self.link.mrt.change(region.handle, region.ptag, region.access, &*self.link.commands)?;
+        objects.set_region_ptag(region.handle, region.ptag);
+        Ok(())
     }
 
     fn create_cq(&self) -> Result<u16, AgentError> {
@@ -220,6 +244,19 @@ impl Agent for DirectAgent {
         self.run_on(Opcode::CREATE_VI, create)?;
         objects.add_vi(vi, *new);
         Ok(vi)
+    }
+
+    fn set_vi_attributes(&self, vi: u16, attributes: ViAttributes, ptag: u32) -> Result<(), AgentError> {
+        let context = self.context()?;
+        let mut objects = context.objects.lock();
+        objects.check_vi(vi)?;
+        objects.check_ptag(ptag)?;
+        self.run_on(
+            Opcode::SET_VI,
+            SetVi { context: context.number, vi, ptag, attributes, ..SetVi::default() },
+        )?;
+        objects.set_vi_ptag(vi, ptag);
+        Ok(())
     }
 
     fn destroy_vi(&self, vi: u16) -> Result<(), AgentError> {

@@ -17,7 +17,9 @@ use vianic_abi::token_table::{ENTRIES_LOG2, table_size};
 use vianic_abi::{ABI_VERSION, uapi};
 use zerocopy::FromZeros;
 
-use crate::agent::{Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region};
+use crate::agent::{
+    Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region, RegionChange,
+};
 use crate::mapping::{Access, ContextMemory, ContextParts, Doorbell, Mapping, REGISTERS_MAP_SIZE};
 
 /// The kernel does not end a wait when the VI or CQ that it is about is destroyed, so a wait for an NRA word looks this
@@ -64,6 +66,8 @@ calls!(
     RegisterMemory,
     DeregisterMemory,
     CreateViCall,
+    SetMemoryAttributes,
+    SetViAttributes,
     ConnectWait,
     ConnectAnswer,
     ConnectRequest,
@@ -221,6 +225,17 @@ impl Agent for KernelAgent {
         self.call::<{ uapi::DEREGISTER_MEMORY }, _>("DEREGISTER_MEMORY", call).map(drop)
     }
 
+    fn set_memory_attributes(&self, change: &RegionChange) -> Result<(), AgentError> {
+        let call = uapi::SetMemoryAttributes {
+            address: change.address as u64,
+            handle: change.handle,
+            ptag: change.ptag,
+            access: u32::from(change.access),
+            status: 0,
+        };
+        self.call::<{ uapi::SET_MEMORY_ATTRIBUTES }, _>("SET_MEMORY_ATTRIBUTES", call).map(drop)
+    }
+
     fn create_cq(&self) -> Result<u16, AgentError> {
         object_number(self.call::<{ uapi::CREATE_CQ }, _>("CREATE_CQ", object_call(0))?.object)
     }
@@ -238,6 +253,11 @@ impl Agent for KernelAgent {
             ..Default::default()
         };
         object_number(self.call::<{ uapi::CREATE_VI }, _>("CREATE_VI", call)?.vi)
+    }
+
+    fn set_vi_attributes(&self, vi: u16, attributes: ViAttributes, ptag: u32) -> Result<(), AgentError> {
+        let call = uapi::SetViAttributes { vi: vi.into(), ptag, attributes, ..Default::default() };
+        self.call::<{ uapi::SET_VI_ATTRIBUTES }, _>("SET_VI_ATTRIBUTES", call).map(drop)
     }
 
     fn destroy_vi(&self, vi: u16) -> Result<(), AgentError> {

@@ -49,6 +49,19 @@ entry_points! {
         Ok(VipReturn::SUCCESS)
     }
 
+    fn VipSetMemAttributes(
+        NicHandle: Handle,
+        Address: *mut c_void,
+        MemoryHandle: VipMemHandle,
+        MemAttribs: In<VipMemAttributes>,
+    ) {
+        let nic = nic(NicHandle)?;
+        nic.query_memory(Address.addr(), MemoryHandle)?;
+        let attributes = from_c(&MemAttribs.required()?)?;
+        nic.set_memory_attributes(Address.addr(), MemoryHandle, &attributes)?;
+        Ok(VipReturn::SUCCESS)
+    }
+
     fn VipQueryMem(
         NicHandle: Handle,
         Address: *mut c_void,

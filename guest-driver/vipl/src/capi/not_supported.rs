@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use crate::capi::entry_points;
 use crate::capi::pointers::{Handle, InAddress};
-use crate::capi::types::{VipMemHandle, VipUlong};
+use crate::capi::types::VipUlong;
 use crate::error::Error;
 
 /// Declares functions that return `VIP_ERROR_NOT_SUPPORTED`.
@@ -18,13 +18,6 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    fn VipSetMemAttributes(
-        NicHandle: Handle,
-        Address: *mut c_void,
-        MemHandle: VipMemHandle,
-        MemAttribs: *mut c_void,
-    );
-    fn VipSetViAttributes(ViHandle: Handle, Attributes: *mut c_void);
     fn VipConnectPeerRequest(
         ViHandle: Handle,
         LocalAddr: InAddress,

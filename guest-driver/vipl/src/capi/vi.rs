@@ -34,6 +34,13 @@ entry_points! {
         Ok(VipReturn::SUCCESS)
     }
 
+    fn VipSetViAttributes(ViHandle: Handle, ViAttribs: In<VipViAttributes>) {
+        let vi = vi(ViHandle)?;
+        vi.object()?;
+        vi.set_attributes(&from_c(&ViAttribs.required()?)?)?;
+        Ok(VipReturn::SUCCESS)
+    }
+
     fn VipQueryVi(
         ViHandle: Handle,
         State: Out<VipViState>,

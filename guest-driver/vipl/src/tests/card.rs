@@ -21,7 +21,9 @@ use vianic_abi::token_table::{Acceptor, table_size};
 use vianic_abi::{MAX_CQ, MAX_SEGMENTS, MAX_VI, NO_CQ};
 use zerocopy::FromZeros;
 
-use crate::agent::{Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region};
+use crate::agent::{
+    Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region, RegionChange,
+};
 use crate::descriptor::{Queue, RawDescriptor};
 use crate::mapping::{ContextMemory, ContextParts, Doorbell, Mapping, REGISTERS_MAP_SIZE};
 
@@ -285,6 +287,16 @@ impl Card {
         self.state.lock().rejected.clone()
     }
 
+    /// A region as the card knows it.
+    pub(crate) fn region(&self, handle: u32) -> Option<Region> {
+        self.state.lock().regions.get(&handle).copied()
+    }
+
+    /// A VI as the card knows it.
+    pub(crate) fn vi(&self, number: u16) -> Option<NewVi> {
+        self.state.lock().vis.get(&number).map(|vi| vi.new)
+    }
+
     /// VIs, CQs, regions that exist.
     pub(crate) fn objects(&self) -> (usize, usize, usize) {
         let state = self.state.lock();
@@ -384,6 +396,13 @@ impl Agent for Card {
         }
     }
 
+    fn set_memory_attributes(&self, change: &RegionChange) -> Result<(), AgentError> {
+        let mut state = self.state.lock();
+        let region = state.regions.get_mut(&change.handle).ok_or(Status::INVALID_PARAMETER)?;
+        (region.ptag, region.access) = (change.ptag, change.access);
+        Ok(())
+    }
+
     fn create_cq(&self) -> Result<u16, AgentError> {
         let mut state = self.state.lock();
         let number = free_number(|number| state.cqs.contains(&number), MAX_CQ)?;
@@ -405,6 +424,16 @@ impl Agent for Card {
         let number = free_number(|number| state.vis.contains_key(&number), MAX_VI)?;
         state.vis.insert(number, CardVi { new: *new, connected: false, outstanding: Default::default() });
         Ok(number)
+    }
+
+    fn set_vi_attributes(&self, vi: u16, attributes: ViAttributes, ptag: u32) -> Result<(), AgentError> {
+        let mut state = self.state.lock();
+        let vi = state.vis.get_mut(&vi).ok_or(Status::INVALID_PARAMETER)?;
+        if vi.connected {
+            return Err(Status::INVALID_STATE.into());
+        }
+        (vi.new.attributes, vi.new.ptag) = (attributes, ptag);
+        Ok(())
     }
 
     fn destroy_vi(&self, vi: u16) -> Result<(), AgentError> {

@@ -170,3 +170,40 @@ fn attributes_are_checked() {
     nic.close().unwrap();
     other.close().unwrap();
 }
+
+#[test]
+fn an_idle_vi_takes_other_attributes_and_nothing_changes_on_failure() {
+    let (nic, card) = open();
+    let (vi, context) = (idle(nic), nic.context().unwrap());
+    let number = vi.object().unwrap().number;
+    let tag = crate::TagId::create(&context).unwrap();
+    let mut descriptor = TestDescriptor::new(1);
+    post(vi, Queue::Receive, &mut descriptor).unwrap();
+    let other = ViAttributes { tag: Some(tag), max_transfer_size: 100, rdma_write: true, ..ATTRIBUTES };
+    vi.set_attributes(&other).unwrap();
+    let info = vi.query().unwrap();
+    assert_eq!((info.attributes, info.receive_queue_empty), (other, false));
+    let known = card.vi(number).unwrap();
+    assert_eq!((known.ptag, known.attributes.max_transfer_size), (1, 100));
+    for (wrong, is_expected) in [
+        (
+            ViAttributes { reliability: ReliabilityLevel(3), ..ATTRIBUTES },
+            (|error| matches!(error, Error::InvalidReliabilityLevel)) as fn(&Error) -> bool,
+        ),
+        (ViAttributes { max_transfer_size: 2 << 20, ..ATTRIBUTES }, |error| {
+            matches!(error, Error::InvalidTransferSize)
+        }),
+        (
+            ViAttributes { reliability: ReliabilityLevel::UNRELIABLE, rdma_read: true, ..ATTRIBUTES },
+            |error| matches!(error, Error::InvalidRdmaRead),
+        ),
+    ] {
+        assert!(is_expected(&vi.set_attributes(&wrong).unwrap_err()), "{wrong:?}");
+        assert_eq!((vi.query().unwrap().attributes, card.vi(number).unwrap()), (other, known));
+    }
+    card.answer_connect(Ok(()));
+    connect(vi).unwrap();
+    assert!(matches!(vi.set_attributes(&ATTRIBUTES), Err(Error::InvalidState(_))));
+    assert_eq!(vi.query().unwrap().attributes, other);
+    nic.close().unwrap();
+}

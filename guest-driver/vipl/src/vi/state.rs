@@ -7,6 +7,7 @@
 //! | Connect Pending | it is not made | Idle |
 //! | Connected | the card reports it lost | Error |
 //! | Connected, Error | VipDisconnect | Disconnecting, then Idle |
+//! | Idle | VipSetViAttributes | Changing, then Idle |
 //! | Idle | VipDestroyVi | Gone |
 //!
 //! The card's report of a loss can overtake the Kernel Agent's answer that the connection is made.
@@ -32,6 +33,8 @@ pub enum ViState {
 pub(crate) enum State {
     #[default]
     Idle,
+    /// Idle, while its attributes are being changed.
+    Changing,
     ConnectPending {
         lost: bool,
     },
@@ -51,7 +54,7 @@ pub(crate) enum Disconnect {
 impl State {
     pub(crate) fn seen_by_program(self) -> ViState {
         match self {
-            Self::Idle | Self::Gone => ViState::Idle,
+            Self::Idle | Self::Changing | Self::Gone => ViState::Idle,
             Self::ConnectPending { .. } => ViState::ConnectPending,
             Self::Connected => ViState::Connected,
             Self::Error | Self::Disconnecting => ViState::Error,
@@ -79,11 +82,28 @@ impl State {
         }
     }
 
+    pub(crate) fn begin_change(&mut self) -> Result<()> {
+        match self {
+            Self::Idle => {
+                *self = Self::Changing;
+                Ok(())
+            }
+            Self::Gone => Err(Error::InvalidHandle("VI")),
+            _ => Err(Error::InvalidState("the VI is not Idle")),
+        }
+    }
+
+    pub(crate) fn end_change(&mut self) {
+        if *self == Self::Changing {
+            *self = Self::Idle;
+        }
+    }
+
     /// The card reports an asynchronous error. `true`: the program wants to hear of it.
     pub(crate) fn error(&mut self, code: ErrorCode, reliability: ReliabilityLevel) -> bool {
         match self {
             Self::Disconnecting | Self::Gone => return false,
-            Self::Idle => return code != ErrorCode::CONN_LOST,
+            Self::Idle | Self::Changing => return code != ErrorCode::CONN_LOST,
             // Other codes may be about a descriptor posted before there was a connection to lose.
             Self::ConnectPending { lost } => *lost |= code == ErrorCode::CONN_LOST,
             Self::Connected if breaks_connection(code, reliability) => *self = Self::Error,
@@ -101,7 +121,7 @@ impl State {
 
     pub(crate) fn begin_disconnect(&mut self) -> Result<Disconnect> {
         match self {
-            Self::Idle | Self::Disconnecting => Ok(Disconnect::Nothing),
+            Self::Idle | Self::Changing | Self::Disconnecting => Ok(Disconnect::Nothing),
             Self::Connected | Self::Error => {
                 *self = Self::Disconnecting;
                 Ok(Disconnect::Ask)
@@ -177,6 +197,23 @@ mod tests {
         assert_eq!(state, State::Idle);
         assert_eq!(state.begin_disconnect().unwrap(), Disconnect::Nothing);
         assert!(!state.error(ErrorCode::CONN_LOST, RELIABLE));
+    }
+
+    #[test]
+    fn nothing_else_begins_while_attributes_change() {
+        let mut state = State::Idle;
+        state.begin_change().unwrap();
+        assert_eq!(state.seen_by_program(), ViState::Idle);
+        assert!(matches!(state.begin_connect(), Err(Error::InvalidState(_))));
+        assert!(matches!(state.begin_change(), Err(Error::InvalidState(_))));
+        assert!(matches!(state.destroy(), Err(Error::OutOfResources(_))));
+        assert_eq!(state.begin_disconnect().unwrap(), Disconnect::Nothing);
+        state.end_change();
+        assert_eq!(state, State::Idle);
+        state = State::Connected;
+        assert!(matches!(state.begin_change(), Err(Error::InvalidState(_))));
+        state.end_change();
+        assert_eq!(state, State::Connected);
     }
 
     #[test]

@@ -123,6 +123,38 @@ impl Mrt {
         Ok(entry.handle)
     }
 
+    /// Gives a region another tag and other permissions. When it returns, the card goes by the new ones.
+    ///
+    /// # Errors
+    /// What the card answers.
+    pub(super) fn change(
+        &self,
+        region: u32,
+        ptag: u32,
+        access: u16,
+        card: &impl RunCommand,
+    ) -> Result<(), Status> {
+        let mut state = self.state.lock();
+        slot(&state.chunks, handle_index(region)).change(ptag, access);
+        self.insert_into_mdl(&mut state, region, card)?;
+        card.drain_mdl()
+    }
+
+    fn insert_into_mdl(
+        &self,
+        state: &mut State,
+        region: u32,
+        card: &impl RunCommand,
+    ) -> Result<Insertion, Status> {
+        match state.inserter.insert(self.mdl(), region) {
+            Ok(insertion) => Ok(insertion),
+            Err(Full) => {
+                card.drain_mdl()?;
+                state.inserter.insert(self.mdl(), region).map_err(|Full| Status::NIC_FAILED)
+            }
+        }
+    }
+
     /// Takes a region out. The card forgets it before it trusts a copy of the entry again; nobody waits for that, unless the list
     /// is full.
     ///
@@ -132,13 +164,7 @@ impl Mrt {
         let mut state = self.state.lock();
         let index = handle_index(region);
         slot(&state.chunks, index).retire();
-        let insertion = match state.inserter.insert(self.mdl(), region) {
-            Ok(insertion) => insertion,
-            Err(Full) => {
-                card.drain_mdl()?;
-                state.inserter.insert(self.mdl(), region).map_err(|Full| Status::NIC_FAILED)?
-            }
-        };
+        let insertion = self.insert_into_mdl(&mut state, region, card)?;
         let in_use = std::mem::take(&mut state.in_use[index as usize]);
         state.retired.push_back(Retired { insertion, handle: region, _in_use: in_use });
         self.collect(&mut state);

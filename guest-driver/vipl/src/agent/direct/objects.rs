@@ -24,6 +24,7 @@ pub(super) struct Objects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Registered {
     pub(super) address: usize,
+    pub(super) length: usize,
     pub(super) ptag: u32,
 }
 
@@ -131,6 +132,31 @@ impl Objects {
         }
     }
 
+    /// Whether the region with `handle` is around `address`.
+    pub(super) fn check_region(&self, address: usize, handle: u32) -> Result<(), Status> {
+        let around =
+            |region: &Registered| (region.address..region.address + region.length).contains(&address);
+        self.regions.get(&handle).is_some_and(around).then_some(()).ok_or(Status::INVALID_PARAMETER)
+    }
+
+    /// A region has another tag now.
+    pub(super) fn set_region_ptag(&mut self, handle: u32, ptag: u32) {
+        if let Some(region) = self.regions.get_mut(&handle) {
+            let old = std::mem::replace(&mut region.ptag, ptag);
+            self.use_ptag(old, -1);
+            self.use_ptag(ptag, 1);
+        }
+    }
+
+    /// A VI has another tag now.
+    pub(super) fn set_vi_ptag(&mut self, vi: u16, ptag: u32) {
+        if let Some(vi) = self.vis.get_mut(&vi) {
+            let old = std::mem::replace(&mut vi.ptag, ptag);
+            self.use_ptag(old, -1);
+            self.use_ptag(ptag, 1);
+        }
+    }
+
     /// The handles of all regions.
     pub(super) fn regions(&self) -> Vec<u32> {
         self.regions.keys().copied().collect()
@@ -153,7 +179,7 @@ mod tests {
         let ptag = objects.create_ptag().expect("a tag");
         assert_ne!(ptag, DEFAULT_PTAG);
         objects.add_vi(0, vi(ptag, NO_CQ, NO_CQ));
-        objects.add_region(7, Registered { address: 0x1000, ptag });
+        objects.add_region(7, Registered { address: 0x1000, length: 0x10, ptag });
         assert_eq!(objects.destroy_ptag(ptag), Err(Status::ERROR_RESOURCE));
         objects.remove_vi(0);
         assert_eq!(objects.destroy_ptag(ptag), Err(Status::ERROR_RESOURCE));
@@ -183,11 +209,30 @@ mod tests {
     #[test]
     fn a_region_is_known_by_address_and_handle() {
         let mut objects = Objects::default();
-        objects.add_region(7, Registered { address: 0x1000, ptag: DEFAULT_PTAG });
+        objects.add_region(7, Registered { address: 0x1000, length: 0x10, ptag: DEFAULT_PTAG });
         assert_eq!(objects.remove_region(0x2000, 7), Err(Status::INVALID_PARAMETER));
         assert_eq!(objects.remove_region(0x1000, 8), Err(Status::INVALID_PARAMETER));
         assert_eq!(objects.remove_region(0x1000, 7), Ok(()));
         assert_eq!(objects.remove_region(0x1000, 7), Err(Status::INVALID_PARAMETER));
+    }
+
+    #[test]
+    fn a_change_of_tag_changes_what_is_in_use() {
+        let mut objects = Objects::default();
+        let (old, new) = (objects.create_ptag().expect("a tag"), objects.create_ptag().expect("a tag"));
+        objects.add_vi(0, vi(old, NO_CQ, NO_CQ));
+        objects.add_region(7, Registered { address: 0x1000, length: 0x10, ptag: old });
+        assert_eq!(objects.check_region(0x100f, 7), Ok(()));
+        for (address, handle) in [(0xfff, 7), (0x1010, 7), (0x1000, 8)] {
+            assert_eq!(objects.check_region(address, handle), Err(Status::INVALID_PARAMETER));
+        }
+        objects.set_region_ptag(7, new);
+        assert_eq!(objects.destroy_ptag(old), Err(Status::ERROR_RESOURCE), "the VI has it");
+        objects.set_vi_ptag(0, DEFAULT_PTAG);
+        assert_eq!(objects.destroy_ptag(old), Ok(()));
+        assert_eq!(objects.destroy_ptag(new), Err(Status::ERROR_RESOURCE));
+        assert_eq!(objects.remove_region(0x1000, 7), Ok(()));
+        assert_eq!(objects.destroy_ptag(new), Ok(()));
     }
 
     #[test]

@@ -381,3 +381,68 @@ fn one_descriptor_too_many_is_refused_and_reported() {
     assert_eq!(error.descriptor, descriptors[1024].pointer().cast());
     open.close().unwrap();
 }
+
+#[test]
+fn attributes_of_memory_and_of_vis_change() {
+    let (open, card) = tests::open();
+    let nic_handle = Handle::new(open.0.value());
+    let (mut tag, mut vi_handle, mut region) = (Handle::NULL, Handle::NULL, 0);
+    let mut bytes = [0u8; 32];
+    let address = bytes.as_mut_ptr().cast::<c_void>();
+    let beyond = address.cast::<u8>().wrapping_add(32).cast::<c_void>();
+    let last = address.cast::<u8>().wrapping_add(31).cast::<c_void>();
+    let plain = VipMemAttributes { ptag: Handle::NULL, enable_rdma_write: 0, enable_rdma_read: 0 };
+    let vi_attributes = VipViAttributes {
+        reliability_level: 2,
+        max_transfer_size: 32768,
+        qos: null_mut(),
+        ptag: Handle::NULL,
+        enable_rdma_write: 0,
+        enable_rdma_read: 0,
+    };
+    // SAFETY: good pointers.
+    unsafe {
+        let made = [
+            memory::VipCreatePtag(nic_handle, Out::to(&mut tag)),
+            memory::VipRegisterMem(nic_handle, address, 32, In::from(&plain), Out::to(&mut region)),
+            vi::VipCreateVi(
+                nic_handle,
+                In::from(&vi_attributes),
+                Handle::NULL,
+                Handle::NULL,
+                Out::to(&mut vi_handle),
+            ),
+        ];
+        assert_eq!(made, [VipReturn::SUCCESS; 3]);
+        let tagged = VipMemAttributes { ptag: tag, enable_rdma_write: 1, enable_rdma_read: 1 };
+        let set = |address, handle, attributes| {
+            memory::VipSetMemAttributes(nic_handle, address, handle, attributes)
+        };
+        assert_eq!(set(last, region, In::from(&tagged)), VipReturn::SUCCESS);
+        let known = card.region(region).unwrap();
+        assert_eq!((known.ptag, known.access), (1, 3));
+        let mut told = plain;
+        assert_eq!(memory::VipQueryMem(nic_handle, address, region, Out::to(&mut told)), VipReturn::SUCCESS);
+        assert_eq!((told.ptag.value(), told.enable_rdma_write, told.enable_rdma_read), (tag.value(), 1, 1));
+        let bad_tag = VipMemAttributes { ptag: Handle::new(0x7777), ..plain };
+        assert_eq!(set(address, region, In::from(&bad_tag)), VipReturn::INVALID_PTAG);
+        assert_eq!(set(address, region, In::NULL), VipReturn::INVALID_PARAMETER);
+        assert_eq!(set(beyond, region, In::from(&plain)), VipReturn::INVALID_PARAMETER);
+        assert_eq!(set(address, region + 1, In::from(&plain)), VipReturn::INVALID_PARAMETER);
+        assert_eq!(card.region(region).unwrap(), known, "nothing has changed");
+
+        let other =
+            VipViAttributes { max_transfer_size: 99, ptag: tag, enable_rdma_write: 1, ..vi_attributes };
+        assert_eq!(vi::VipSetViAttributes(vi_handle, In::from(&other)), VipReturn::SUCCESS);
+        let qos = VipViAttributes { qos: address, ..other };
+        assert_eq!(vi::VipSetViAttributes(vi_handle, In::from(&qos)), VipReturn::INVALID_QOS);
+        let bad_tag = VipViAttributes { ptag: Handle::new(0x7777), ..other };
+        assert_eq!(vi::VipSetViAttributes(vi_handle, In::from(&bad_tag)), VipReturn::INVALID_PTAG);
+        assert_eq!(vi::VipSetViAttributes(vi_handle, In::NULL), VipReturn::INVALID_PARAMETER);
+        assert_eq!(vi::VipSetViAttributes(Handle::new(5), In::from(&other)), VipReturn::INVALID_PARAMETER);
+        let number = crate::vi::ViId::from_value(vi_handle.value()).unwrap().object().unwrap().number;
+        let known = card.vi(number).unwrap();
+        assert_eq!((known.ptag, known.attributes.max_transfer_size, known.attributes.flags), (1, 99, 1));
+    }
+    open.close().unwrap();
+}

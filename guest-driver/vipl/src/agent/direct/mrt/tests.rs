@@ -143,6 +143,21 @@ fn deregistration_goes_through_the_mdl() {
 }
 
 #[test]
+fn changed_attributes_are_there_and_the_card_has_let_go_of_the_old_ones() {
+    let (mrt, card) = table();
+    let run = Run { virtual_address: 0x1000, address: 0x5000, length: PAGE };
+    let handle = mrt.register(&region(0x1000, 8), adopted(&[run]), &card).expect("room");
+    let before = card.entry(handle);
+    mrt.change(handle, 4, 2, &card).expect("the card drains");
+    assert_eq!(card.entry(handle), MrtEntry { ptag: 4, access: 2, ..before });
+    assert_eq!(card.nic_memory.mdl()[0].load(Ordering::Relaxed), handle);
+    assert_eq!((card.nic_memory.mdl_drained(), *card.drains.borrow()), (1, 1));
+    // Its pages stay until it is deregistered.
+    mrt.deregister(handle, &card).expect("room in the MDL");
+    assert_eq!(mrt.state.lock().limbo.len(), 1);
+}
+
+#[test]
 fn a_full_mdl_is_drained() {
     let (mrt, card) = table();
     let run = Run { virtual_address: 0x1000, address: 0x5000, length: PAGE };

@@ -185,6 +185,7 @@ void vianic_commands_disturb(struct vianic_nic *nic, struct vianic_context *ctx)
 			complete(&command->done);
 	}
 	spin_unlock(&nic->commands_lock);
+	wake_up_all(&ctx->peers);
 }
 
 /* The card's word on an outcome, if it is one. */
@@ -215,6 +216,16 @@ static u32 vianic_checked_status(struct vianic_nic *nic, u32 status)
 	}
 }
 
+/* The last touch: the waiter's stack may be gone afterwards. Under commands_lock. */
+static void vianic_command_end(struct vianic_command *command, u32 status)
+{
+	hash_del(&command->node);
+	command->status = status;
+	if (command->waits)
+		wake_up_all(&command->waits->peers);
+	complete(&command->done);
+}
+
 static void vianic_complete(struct vianic_nic *nic, u64 tag, u32 status)
 {
 	struct vianic_command *command;
@@ -223,10 +234,7 @@ static void vianic_complete(struct vianic_nic *nic, u64 tag, u32 status)
 	hash_for_each_possible(nic->commands, command, node, tag) {
 		if (command->tag != tag)
 			continue;
-		hash_del(&command->node);
-		command->status = vianic_checked_status(nic, status);
-		/* The last touch: the waiter's stack may be gone afterwards. */
-		complete(&command->done);
+		vianic_command_end(command, vianic_checked_status(nic, status));
 		spin_unlock(&nic->commands_lock);
 		return;
 	}
@@ -329,9 +337,7 @@ void vianic_commands_fail(struct vianic_nic *nic)
 
 	spin_lock(&nic->commands_lock);
 	hash_for_each_safe(nic->commands, bucket, next, command, node) {
-		hash_del(&command->node);
-		command->status = VIANIC_STATUS_NIC_FAILED;
-		complete(&command->done);
+		vianic_command_end(command, VIANIC_STATUS_NIC_FAILED);
 	}
 	spin_unlock(&nic->commands_lock);
 }

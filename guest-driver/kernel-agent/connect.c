@@ -15,7 +15,7 @@
 #define VIANIC_CONFIRM_TIMEOUT (10 * HZ)
 
 /* Checks an address from user space and wipes what is beyond its lengths; false if it is none. */
-static bool vianic_address_checked(struct vianic_net_address *address)
+bool vianic_address_checked(struct vianic_net_address *address)
 {
 	if ((address->host_len && address->host_len != sizeof(address->host)) ||
 	    address->discriminator_len > sizeof(address->discriminator))
@@ -163,8 +163,12 @@ int vianic_connect_reject(struct vianic_context *ctx, u32 connection)
 int vianic_disconnect(struct vianic_context *ctx, u32 vi)
 {
 	struct vianic_target body = { .context = ctx->number, .object = vi };
+	int status;
 
 	if (!vianic_vi_exists(ctx, vi))
 		return VIANIC_STATUS_INVALID_PARAMETER;
-	return vianic_command(ctx->nic, ctx, VIANIC_OPCODE_DISCONNECT, &body);
+	status = vianic_command(ctx->nic, ctx, VIANIC_OPCODE_DISCONNECT, &body);
+	if (!status)
+		vianic_peer_forget(ctx, vi);
+	return status;
 }

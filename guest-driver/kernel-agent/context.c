@@ -44,6 +44,7 @@ static struct vianic_context *vianic_context_alloc(struct vianic_nic *nic)
 	xa_init_flags(&ctx->cqs, XA_FLAGS_ALLOC);
 	xa_init_flags(&ctx->vis, XA_FLAGS_ALLOC);
 	xa_init(&ctx->regions);
+	init_waitqueue_head(&ctx->peers);
 	vianic_wait_init(ctx);
 	ctx->token_table = vianic_alloc_table(vianic_token_table_size(VIANIC_TOKEN_TABLE_LOG2));
 	ctx->mcq = vianic_alloc_table(vianic_mcq_size(VIANIC_MCQ_LOG2));

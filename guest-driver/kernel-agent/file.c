@@ -25,6 +25,7 @@ union vianic_call {
 	struct vianic_connect_wait connect_wait;
 	struct vianic_connect_answer connect_answer;
 	struct vianic_connect_request connect_request;
+	struct vianic_connect_peer_wait connect_peer_wait;
 	struct vianic_wait wait;
 };
 
@@ -178,6 +179,23 @@ static int vianic_undo_connect_request(struct vianic_file *file, union vianic_ca
 	return vianic_disconnect(file->ctx, call->connect_request.vi);
 }
 
+static int vianic_call_connect_peer_request(struct vianic_file *file, union vianic_call *call)
+{
+	if (call->connect_request.local.reserved || call->connect_request.remote.reserved)
+		return -EINVAL;
+	return vianic_connect_peer_request(file->ctx, &call->connect_request);
+}
+
+static int vianic_call_connect_peer_wait(struct vianic_file *file, union vianic_call *call)
+{
+	return vianic_connect_peer_wait(file->ctx, &call->connect_peer_wait);
+}
+
+static int vianic_undo_connect_peer_wait(struct vianic_file *file, union vianic_call *call)
+{
+	return vianic_disconnect(file->ctx, call->connect_peer_wait.vi);
+}
+
 static int vianic_call_disconnect(struct vianic_file *file, union vianic_call *call)
 {
 	return vianic_disconnect(file->ctx, call->object.object);
@@ -262,6 +280,10 @@ static const struct vianic_call_entry vianic_calls[] = {
 		    vianic_call_set_memory_attributes, NULL),
 	VIANIC_CALL(VIANIC_IOC_SET_VI_ATTRIBUTES, vianic_set_vi_attributes,
 		    vianic_call_set_vi_attributes, NULL),
+	VIANIC_CALL(VIANIC_IOC_CONNECT_PEER_REQUEST, vianic_connect_request,
+		    vianic_call_connect_peer_request, vianic_undo_connect_request),
+	VIANIC_CALL(VIANIC_IOC_CONNECT_PEER_WAIT, vianic_connect_peer_wait,
+		    vianic_call_connect_peer_wait, vianic_undo_connect_peer_wait),
 };
 
 /* A file may call if the card lives and has not been reset since the file's context was made. */

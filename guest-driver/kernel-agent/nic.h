@@ -53,6 +53,7 @@ static_assert(PAGE_SHIFT == 12);
 struct vianic_nic;
 struct vianic_context;
 struct vianic_file;
+struct vianic_attempt;
 
 /* --- The bus --- */
 
@@ -163,6 +164,8 @@ struct vianic_nic {
 };
 
 extern struct workqueue_struct *vianic_wq;
+/* Ends attempts whose time is over: waits for what vianic_wq does. */
+extern struct workqueue_struct *vianic_peer_wq;
 /* Seconds that the card may take for a command. */
 extern unsigned int vianic_command_timeout;
 
@@ -217,7 +220,7 @@ struct vianic_command {
 	struct hlist_node node;
 	u64 tag;
 	u32 status;
-	/* Whose wait it is, if it may be disturbed by vianic_commands_disturb(). */
+	/* Whose wait for a peer it is: SHUT_DOWN disturbs it, and ctx->peers hear of its end. */
 	struct vianic_context *waits;
 	/* Wakes the waiter, who then asks vianic_command_is_done(). */
 	struct completion done;
@@ -267,6 +270,9 @@ struct vianic_context {
 	struct xarray cqs;	/* struct vianic_object */
 	struct xarray vis;	/* struct vianic_vi */
 	struct xarray regions;	/* struct vianic_region, by MRT index */
+
+	/* Those who wait for a partner: woken when a command with waits set completes. */
+	wait_queue_head_t peers;
 
 	/* How often each NRA word has fired. */
 	u32 fired[VIANIC_NRA_WORDS];
@@ -352,6 +358,8 @@ struct vianic_vi {
 	u32 ptag;
 	u16 send_cq;
 	u16 receive_cq;
+	/* The attempt to connect with a peer, until somebody is told what became of it. */
+	struct vianic_attempt *attempt;
 };
 
 /* vi.c */
@@ -371,11 +379,18 @@ bool vianic_vi_exists(struct vianic_context *ctx, u32 vi);
 void vianic_objects_release(struct vianic_context *ctx);
 
 /* connect.c */
+bool vianic_address_checked(struct vianic_net_address *address);
 int vianic_connect_wait(struct vianic_context *ctx, struct vianic_connect_wait *call);
 int vianic_connect_accept(struct vianic_context *ctx, const struct vianic_connect_answer *call);
 int vianic_connect_reject(struct vianic_context *ctx, u32 connection);
 int vianic_connect_request(struct vianic_context *ctx, struct vianic_connect_request *call);
 int vianic_disconnect(struct vianic_context *ctx, u32 vi);
+
+/* peer.c */
+int vianic_connect_peer_request(struct vianic_context *ctx, struct vianic_connect_request *call);
+int vianic_connect_peer_wait(struct vianic_context *ctx, struct vianic_connect_peer_wait *call);
+void vianic_peer_forget(struct vianic_context *ctx, u32 vi);
+void vianic_peer_release(struct vianic_vi *vi);
 
 /* --- Files --- */
 

@@ -272,6 +272,7 @@ int vianic_vi_destroy(struct vianic_context *ctx, u32 number)
 	if (vi)
 		status = vianic_target(ctx, VIANIC_OPCODE_DESTROY_VI, number);
 	if (!status) {
+		vianic_peer_release(vi);
 		vianic_unuse(&ctx->ptags, vi->ptag);
 		vianic_unuse(&ctx->cqs, vi->send_cq);
 		vianic_unuse(&ctx->cqs, vi->receive_cq);
@@ -300,6 +301,13 @@ static void vianic_free_all(struct xarray *objects)
 /* Forgets all objects of a context that has ended; the card has, too. */
 void vianic_objects_release(struct vianic_context *ctx)
 {
+	struct vianic_vi *vi;
+	unsigned long number;
+
+	mutex_lock(&ctx->lock);
+	xa_for_each(&ctx->vis, number, vi)
+		vianic_peer_release(vi);
+	mutex_unlock(&ctx->lock);
 	vianic_free_all(&ctx->vis);
 	vianic_free_all(&ctx->cqs);
 	vianic_free_all(&ctx->ptags);

@@ -44,6 +44,8 @@ static const struct {
 	{ "SHUT_DOWN", VIANIC_IOC_SHUT_DOWN, true },
 	{ "SET_MEMORY_ATTRIBUTES", VIANIC_IOC_SET_MEMORY_ATTRIBUTES, true },
 	{ "SET_VI_ATTRIBUTES", VIANIC_IOC_SET_VI_ATTRIBUTES, true },
+	{ "CONNECT_PEER_REQUEST", VIANIC_IOC_CONNECT_PEER_REQUEST, true },
+	{ "CONNECT_PEER_WAIT", VIANIC_IOC_CONNECT_PEER_WAIT, true },
 };
 
 #define CALLS (sizeof(calls) / sizeof(calls[0]))
@@ -399,6 +401,7 @@ int main(int argc, char **argv)
 	test_limits();
 	test_attributes();
 	test_connections();
+	test_peers();
 	test_transfers();
 	test_processes();
 	test_unbind();

@@ -72,6 +72,9 @@ int create_vi(int fd, uint32_t *vi);
 int connect_wait(int fd, const char *name, uint64_t timeout_ms, struct vianic_connect_wait *request);
 int connect_answer(int fd, unsigned long request, uint32_t connection, uint32_t vi);
 int connect_request(int fd, uint32_t vi, const char *name, uint64_t timeout_ms);
+/* Both ends have the discriminator @name. */
+int peer_request(int fd, uint32_t vi, const char *name, uint64_t timeout_ms);
+int peer_wait(int fd, uint32_t vi, uint64_t timeout_ms, struct vianic_vi_attributes *attributes);
 int wait_for_word(int fd, uint32_t word, uint32_t *seen, uint64_t timeout_ms);
 
 /* Asks until somebody listens. */
@@ -95,6 +98,7 @@ void test_memory(void);
 void test_limits(void);
 void test_attributes(void);
 void test_connections(void);
+void test_peers(void);
 void test_transfers(void);
 void test_processes(void);
 void test_unbind(void);

@@ -246,6 +246,28 @@ int connect_request(int fd, uint32_t vi, const char *name, uint64_t timeout_ms)
 	return status_of(fd, VIANIC_IOC_CONNECT_REQUEST, &call, &call.status);
 }
 
+int peer_request(int fd, uint32_t vi, const char *name, uint64_t timeout_ms)
+{
+	struct vianic_connect_request call = {
+		.local = net_address(name),
+		.remote = net_address(name),
+		.timeout_ms = timeout_ms,
+		.vi = vi,
+	};
+
+	return status_of(fd, VIANIC_IOC_CONNECT_PEER_REQUEST, &call, &call.status);
+}
+
+int peer_wait(int fd, uint32_t vi, uint64_t timeout_ms, struct vianic_vi_attributes *attributes)
+{
+	struct vianic_connect_peer_wait call = { .vi = vi, .timeout_ms = timeout_ms };
+	int status = status_of(fd, VIANIC_IOC_CONNECT_PEER_WAIT, &call, &call.status);
+
+	if (attributes)
+		*attributes = call.attributes;
+	return status;
+}
+
 int wait_for_word(int fd, uint32_t word, uint32_t *seen, uint64_t timeout_ms)
 {
 	struct vianic_wait call = { .nra_word = word, .seen = *seen, .timeout_ms = timeout_ms };

@@ -13,6 +13,7 @@ fn fault_41_the_kernel_agents_calls() -> Result<()> {
         "kernel_agent_calls.c",
         "kernel_agent_connections.c",
         "kernel_agent_memory.c",
+        "kernel_agent_peers.c",
         "kernel_agent_processes.c",
         "tap.c",
     ])?;

@@ -47,6 +47,7 @@ impl Card {
             Opcode::DESTROY_VI => self.destroy_vi(token.body()).into(),
             Opcode::LISTEN => self.listen(tag, token.body::<Connect>()),
             Opcode::CONNECT => self.connect(tag, token.body::<Connect>()),
+            Opcode::CONNECT_PEER => self.connect_peer(tag, token.body::<Connect>()),
             Opcode::CANCEL => {
                 self.cancel(token.body::<Cancel>().tag);
                 Ok(()).into()

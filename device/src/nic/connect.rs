@@ -12,14 +12,14 @@ use crate::nic::transfer::Peer;
 use crate::nic::vi::{Connecting, Vi, ViState};
 use crate::rate_limit::warn_limited;
 use crate::vito::connection::Connection;
-use crate::vito::frame::{ConnectOutcome, ControlFrame, Endpoint, NicAddress};
+use crate::vito::frame::{ConnectOutcome, ControlFrame, Endpoint, NicAddress, PeerRequest};
 
 /// Bytes of a host address.
 const HOST_LEN: u16 = 6;
 const _: () = assert!(HOST_LEN as usize == NIC_ADDRESS_LEN);
 
-/// LISTEN commands and requests that a card keeps at once.
-const MAX_WAITING: usize = 4096;
+/// LISTEN commands, requests and peers' requests, each, that a card keeps at once.
+pub(super) const MAX_WAITING: usize = 4096;
 
 /// A LISTEN command that waits for a request.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,23 @@ pub struct PendingRequest {
     gone: bool,
 }
 
+/// Whether two VIs may be connected.
+pub(super) fn go_together(one: ViAttributes, other: ViAttributes) -> Result<(), Status> {
+    if one.reliability_level != other.reliability_level {
+        return Err(Status::INVALID_RELIABILITY_LEVEL);
+    }
+    if one.max_transfer_size != other.max_transfer_size {
+        return Err(Status::INVALID_MTU);
+    }
+    Ok(())
+}
+
 fn is_valid(address: &NetAddress) -> bool {
     [0, HOST_LEN].contains(&address.host_len)
         && usize::from(address.discriminator_len) <= MAX_DISCRIMINATOR_LEN
 }
 
-fn discriminator(address: &NetAddress) -> &[u8] {
+pub(super) fn discriminator(address: &NetAddress) -> &[u8] {
     &address.discriminator[..usize::from(address.discriminator_len).min(MAX_DISCRIMINATOR_LEN)]
 }
 
@@ -84,6 +95,13 @@ impl Card {
     }
 
     fn try_connect(&mut self, tag: u64, connect: Connect) -> Result<(), Status> {
+        let PeerRequest { from, attributes, local, remote } = self.begin_connecting(tag, connect)?;
+        self.core.outbox.push_back(ControlFrame::Request { from, attributes, local, remote });
+        Ok(())
+    }
+
+    /// An Idle VI begins to connect; what it asks.
+    pub(super) fn begin_connecting(&mut self, tag: u64, connect: Connect) -> Result<PeerRequest, Status> {
         let mut block = self.connect_block(connect.block)?;
         if !is_valid(&block.local) || !is_valid(&block.remote) {
             return Err(Status::INVALID_PARAMETER);
@@ -102,18 +120,12 @@ impl Card {
         }
         let from = Endpoint { nic: own_address, context: connect.context, vi: connect.vi, serial };
         let asked = NicAddress(block.remote.host);
-        vi.state = ViState::Connecting(Connecting { tag, block: connect.block, local: from, asked });
-        let attributes = vi.attributes;
-        self.core.outbox.push_back(ControlFrame::Request {
-            from,
-            attributes,
-            local: block.local,
-            remote: block.remote,
-        });
-        Ok(())
+        vi.state =
+            ViState::Connecting(Connecting { tag, block: connect.block, local: from, asked, peer: None });
+        Ok(PeerRequest { from, attributes: vi.attributes, local: block.local, remote: block.remote })
     }
 
-    /// CANCEL: completes the LISTEN, CONNECT or ACCEPT of that tag if it still waits.
+    /// CANCEL: completes the LISTEN, CONNECT, CONNECT_PEER or ACCEPT of that tag if it still waits.
     pub(super) fn cancel(&mut self, tag: u64) {
         if let Some(i) = self.listeners.iter().position(|listener| listener.tag == tag) {
             self.listeners.remove(i);
@@ -122,7 +134,9 @@ impl Card {
         }
         let waiting = self.vis().into_iter().find(|number| {
             self.vi(*number).is_some_and(|vi| match &vi.state {
-                ViState::Connecting(connecting) => connecting.tag == tag,
+                ViState::Connecting(connecting) | ViState::Meeting { connecting, .. } => {
+                    connecting.tag == tag
+                }
                 ViState::Accepting { tag: accept, .. } => *accept == tag,
                 _ => false,
             })
@@ -135,17 +149,21 @@ impl Card {
     /// Ends a VI's attempt to connect; its command completes.
     fn stop_connecting(&mut self, number: ViNumber, state: ViState) {
         let Some(vi) = self.vi(number) else { return };
-        let (tag, frame) = match &vi.state {
-            ViState::Connecting(Connecting { tag, local, asked, .. }) => {
-                (*tag, ControlFrame::Withdraw { from: *local, nic: *asked })
+        let withdraw = |Connecting { local, asked, .. }: &Connecting| ControlFrame::Withdraw {
+            from: *local,
+            nic: *asked,
+        };
+        let disconnect = |connection: &Connection| ControlFrame::Disconnect { to: connection.peer };
+        let (tag, frames) = match &vi.state {
+            ViState::Connecting(connecting) => (connecting.tag, [Some(withdraw(connecting)), None]),
+            ViState::Meeting { connecting, connection, .. } => {
+                (connecting.tag, [Some(disconnect(connection)), Some(withdraw(connecting))])
             }
-            ViState::Accepting { tag, connection } => {
-                (*tag, ControlFrame::Disconnect { to: connection.peer })
-            }
+            ViState::Accepting { tag, connection } => (*tag, [Some(disconnect(connection)), None]),
             ViState::Idle | ViState::Connected(_) | ViState::Error => return,
         };
         vi.state = state;
-        self.core.outbox.push_back(frame);
+        self.core.outbox.extend(frames.into_iter().flatten());
         self.complete_command(tag, Status::CANCELLED);
     }
 
@@ -169,12 +187,7 @@ impl Card {
             self.requests.remove(&answer.connection);
             return Err(Status::TIMEOUT);
         }
-        if vi.attributes.reliability_level != request.attributes.reliability_level {
-            return Err(Status::INVALID_RELIABILITY_LEVEL);
-        }
-        if vi.attributes.max_transfer_size != request.attributes.max_transfer_size {
-            return Err(Status::INVALID_MTU);
-        }
+        go_together(vi.attributes, request.attributes)?;
         let local = Endpoint { nic: local_nic, context: answer.context, vi: answer.vi, serial };
         vi.state = ViState::Accepting { tag, connection: Connection::new(local, request.from) };
         let outcome = ConnectOutcome::Accepted { by: local, attributes: vi.attributes };
@@ -264,9 +277,11 @@ impl Card {
             ControlFrame::Request { from, attributes, local, remote } => {
                 self.requested(from, attributes, local, &remote)
             }
+            ControlFrame::PeerRequest(request) => self.peer_requested(request),
             ControlFrame::Reply { to, outcome } => self.answered(to, outcome),
             ControlFrame::Confirm { to, connected } => self.confirmed(to, connected),
             ControlFrame::Withdraw { from, .. } => {
+                self.visitors.retain(|visitor| visitor.from != from);
                 for request in self.requests.values_mut().filter(|request| request.from == from) {
                     request.gone = true;
                 }
@@ -304,6 +319,9 @@ impl Card {
     }
 
     fn answered(&mut self, to: Endpoint, outcome: ConnectOutcome) {
+        if let ConnectOutcome::Mismatch { by, .. } = outcome {
+            self.visitors.retain(|visitor| visitor.from != by);
+        }
         let number = ViNumber { context: to.context, vi: to.vi };
         let connecting = self.vi(number).and_then(|vi| match vi.state {
             ViState::Connecting(connecting) if connecting.local == to => Some(connecting),
@@ -315,26 +333,46 @@ impl Card {
             }
             return;
         };
-        let (state, status) = match outcome {
+        let status = match outcome {
             ConnectOutcome::Accepted { by, attributes } => {
-                let address = connecting.block + std::mem::offset_of!(ConnectBlock, attributes) as u64;
-                // A block that the Kernel Agent took away meanwhile loses it the peer's attributes, no more.
-                if self.core.host.memory().write(address, &attributes).is_err() {
-                    warn_limited!(
-                        "NIC {}: a connection's block is no longer in guest memory",
-                        self.core.address
-                    );
-                }
+                self.visitors.retain(|visitor| visitor.from != by);
                 self.core.outbox.push_back(ControlFrame::Confirm { to: by, connected: true });
-                self.core.memory.count(Counter::connections, 1);
-                (ViState::Connected(Connection::new(to, by)), Status::SUCCESS)
+                self.connected(number, connecting, Connection::new(to, by), attributes);
+                return;
             }
-            ConnectOutcome::Rejected => (ViState::Idle, Status::REJECT),
-            ConnectOutcome::NoMatch => (ViState::Idle, Status::NO_MATCH),
-            ConnectOutcome::NotReachable => (ViState::Idle, Status::NOT_REACHABLE),
+            ConnectOutcome::Rejected => Status::REJECT,
+            ConnectOutcome::Mismatch { status, .. } => status,
+            ConnectOutcome::NoRoom => Status::ERROR_RESOURCE,
+            ConnectOutcome::NoMatch => Status::NO_MATCH,
+            ConnectOutcome::NotReachable => Status::NOT_REACHABLE,
         };
+        self.not_connected(number, connecting, status);
+    }
+
+    /// A VI's request is over: it is connected with a VI of these attributes.
+    pub(super) fn connected(
+        &mut self,
+        number: ViNumber,
+        connecting: Connecting,
+        connection: Connection,
+        attributes: ViAttributes,
+    ) {
+        let address = connecting.block + std::mem::offset_of!(ConnectBlock, attributes) as u64;
+        // A block that the Kernel Agent took away meanwhile loses it the peer's attributes, no more.
+        if self.core.host.memory().write(address, &attributes).is_err() {
+            warn_limited!("NIC {}: a connection's block is no longer in guest memory", self.core.address);
+        }
+        self.core.memory.count(Counter::connections, 1);
         if let Some(vi) = self.vi(number) {
-            vi.state = state;
+            vi.state = ViState::Connected(connection);
+        }
+        self.complete_command(connecting.tag, Status::SUCCESS);
+    }
+
+    /// A VI's request is over, without a connection.
+    pub(super) fn not_connected(&mut self, number: ViNumber, connecting: Connecting, status: Status) {
+        if let Some(vi) = self.vi(number) {
+            vi.state = ViState::Idle;
         }
         self.complete_command(connecting.tag, status);
     }
@@ -349,6 +387,14 @@ impl Card {
                     self.core.memory.count(Counter::connections, 1);
                 }
                 self.complete_command(tag, if connected { Status::SUCCESS } else { Status::TIMEOUT });
+            }
+            ViState::Meeting { connecting, connection, attributes } if connection.local == to => {
+                if connected {
+                    self.connected(number, connecting, connection, attributes);
+                } else {
+                    vi.state = ViState::Connecting(connecting);
+                    self.ask_peer(number);
+                }
             }
             other => vi.state = other,
         }

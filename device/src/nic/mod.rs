@@ -12,6 +12,7 @@ pub mod message_unit;
 pub mod out_post_fifo;
 pub mod pacing;
 mod page_cache;
+pub mod peer;
 pub mod rdma_read;
 mod registration;
 pub mod shadow_mrt;
@@ -47,7 +48,7 @@ use crate::nic::shadow_mrt::{ProtectionFault, Rights, ShadowMrt};
 use crate::nic::transfer::Peer;
 use crate::nic::vi::ViState;
 use crate::rate_limit::warn_limited;
-use crate::vito::frame::{ControlFrame, NicAddress, Ranges};
+use crate::vito::frame::{ControlFrame, Endpoint, NicAddress, PeerRequest, Ranges};
 
 /// A card with a driver attached.
 #[derive(Debug)]
@@ -61,6 +62,10 @@ pub struct Card {
     batch: Vec<Token>,
     listeners: Vec<Listener>,
     requests: HashMap<u32, PendingRequest>,
+    /// Requests of other cards' VIs for peers here, in the order in which they came.
+    visitors: Vec<PeerRequest>,
+    /// VIs of this card whose requests wait for peers, in the order in which they asked; and some that no longer do.
+    peers: Vec<Endpoint>,
 }
 
 /// What all contexts of a card share.
@@ -175,6 +180,8 @@ impl Card {
             batch: Vec::new(),
             listeners: Vec::new(),
             requests: HashMap::new(),
+            visitors: Vec::new(),
+            peers: Vec::new(),
         };
         // The driver may have posted already.
         card.fifo.push(KERNEL_CONTEXT);
@@ -263,6 +270,7 @@ impl Card {
         for number in 1..MAX_CONTEXTS {
             self.end_context(number);
         }
+        self.turn_visitors_away();
         self.core.outbox.into()
     }
 
@@ -288,6 +296,9 @@ impl Card {
 
     fn fail_context(&mut self, number: u16) {
         self.end_waits(number);
+        if number == KERNEL_CONTEXT {
+            self.turn_visitors_away();
+        }
         let Some(context) = &mut self.contexts[usize::from(number)] else {
             return;
         };

@@ -10,15 +10,24 @@ use vianic_abi::status::ReliabilityLevel;
 use crate::iorb::{Iorb, WorkQueue};
 use crate::nic::memory::usize_of;
 use crate::vito::connection::Connection;
-use crate::vito::frame::Endpoint;
+use crate::vito::frame::{Endpoint, NicAddress, PeerRequest};
 
 /// The state of a VI (VIA specification, VI states).
 #[derive(Debug)]
 pub enum ViState {
     /// Not connected. Receives are kept, sends are flushed.
     Idle,
-    /// Its CONNECT command waits for an answer.
+    /// Its CONNECT command waits for an answer, or its CONNECT_PEER command for a partner.
     Connecting(Connecting),
+    /// Its CONNECT_PEER command has found a partner at another card and waits for that side's word.
+    Meeting {
+        /// The request, which goes on if the partner has gone.
+        connecting: Connecting,
+        /// The connection that is being made.
+        connection: Connection,
+        /// The attributes of the partner's VI.
+        attributes: ViAttributes,
+    },
     /// Its ACCEPT command waits for the asking side's word.
     Accepting {
         /// The ACCEPT command's tag.
@@ -35,14 +44,16 @@ pub enum ViState {
 /// A connection request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting {
-    /// The CONNECT command's tag.
+    /// The command's tag.
     pub tag: u64,
     /// Guest-physical address of its block.
     pub block: u64,
     /// This end.
     pub local: Endpoint,
     /// The card that was asked.
-    pub asked: crate::vito::frame::NicAddress,
+    pub asked: NicAddress,
+    /// The request, if it is for a peer that asks for this end.
+    pub peer: Option<PeerRequest>,
 }
 
 /// A VI.

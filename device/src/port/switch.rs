@@ -6,8 +6,8 @@ use crate::nic::completion::ViNumber;
 use crate::nic::transfer::turn_budget;
 use crate::port::faults::{Fault, Faults, Plan};
 use crate::vito::frame::{
-    Condition, ConnectOutcome, ControlFrame, DataFrame, Delivery, Frame, NicAddress, ReadRequest,
-    ReadResponse, Slice,
+    Condition, ConnectOutcome, ControlFrame, DataFrame, Delivery, Frame, NicAddress, PeerRequest,
+    ReadRequest, ReadResponse, Slice,
 };
 
 /// What a message costs of a VI's budget besides its bytes, so that small ones take turns too.
@@ -273,7 +273,9 @@ impl Switch {
 
     fn answer_for_absent(&mut self, frame: ControlFrame, outcome: ConnectOutcome) {
         match frame {
-            ControlFrame::Request { from, .. } => self.carry(ControlFrame::Reply { to: from, outcome }),
+            ControlFrame::Request { from, .. } | ControlFrame::PeerRequest(PeerRequest { from, .. }) => {
+                self.carry(ControlFrame::Reply { to: from, outcome })
+            }
             ControlFrame::Reply { outcome: ConnectOutcome::Accepted { by, .. }, .. } => {
                 self.carry(ControlFrame::Confirm { to: by, connected: false });
             }

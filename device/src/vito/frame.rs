@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 use vianic_abi::NIC_ADDRESS_LEN;
 use vianic_abi::command::{NetAddress, ViAttributes};
+use vianic_abi::status::Status;
 
 use crate::guest_memory::{GuestMemory, Range};
 use crate::iorb::RemoteAddress;
@@ -75,10 +76,32 @@ pub enum ConnectOutcome {
     },
     /// Refused.
     Rejected,
-    /// Nobody waits at the discriminator.
+    /// A peer's request fits, but its VI does not go with this one. It is told the same.
+    Mismatch {
+        /// The peer's end.
+        by: Endpoint,
+        /// What differs.
+        status: Status,
+    },
+    /// The card cannot take another request in.
+    NoRoom,
+    /// Nobody waits at the discriminator, or the card has no driver.
     NoMatch,
     /// No such card on the fabric.
     NotReachable,
+}
+
+/// A request for a connection between equals.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerRequest {
+    /// Who asks.
+    pub from: Endpoint,
+    /// The asking VI's attributes.
+    pub attributes: ViAttributes,
+    /// The asking side's own address: what its partner asks for.
+    pub local: NetAddress,
+    /// Whom: what its partner is.
+    pub remote: NetAddress,
 }
 
 /// A frame that sets up or ends a connection. Frames between two cards arrive in order, once.
@@ -95,6 +118,8 @@ pub enum ControlFrame {
         /// Whom.
         remote: NetAddress,
     },
+    /// "May this VI connect with one that asks for it?" It waits at the card that it is for until its partner comes.
+    PeerRequest(PeerRequest),
     /// The answer to a request.
     Reply {
         /// Who asked.
@@ -128,7 +153,9 @@ impl ControlFrame {
     #[must_use]
     pub fn destination(&self) -> NicAddress {
         match self {
-            Self::Request { remote, .. } => NicAddress(remote.host),
+            Self::Request { remote, .. } | Self::PeerRequest(PeerRequest { remote, .. }) => {
+                NicAddress(remote.host)
+            }
             Self::Reply { to, .. } | Self::Confirm { to, .. } | Self::Disconnect { to } => to.nic,
             Self::Withdraw { nic, .. } => *nic,
         }

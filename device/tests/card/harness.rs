@@ -300,6 +300,26 @@ impl Fabric {
         (self.submit(process.port, Opcode::CONNECT, connect), block)
     }
 
+    /// Posts a CONNECT_PEER for `host`; its tag and its block.
+    pub(crate) fn ask_peer(
+        &mut self,
+        process: &Process,
+        vi: u16,
+        host: Option<NicAddress>,
+        (local, remote): (&str, &str),
+    ) -> (u64, u64) {
+        let guest = &self.guests[process.port];
+        let block = guest.allocate(size_of::<ConnectBlock>());
+        let asked = ConnectBlock {
+            local: net_address(None, local),
+            remote: net_address(host, remote),
+            ..ConnectBlock::default()
+        };
+        guest.memory.write(block, &asked).expect("in RAM");
+        let connect = Connect { context: process.context, vi, block, ..Connect::default() };
+        (self.submit(process.port, Opcode::CONNECT_PEER, connect), block)
+    }
+
     pub(crate) fn cancel(&mut self, port: usize, tag: u64) {
         assert_eq!(self.command(port, Opcode::CANCEL, Cancel { tag, ..Cancel::default() }), Status::SUCCESS);
     }

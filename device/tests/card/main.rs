@@ -7,5 +7,6 @@ mod harness;
 mod hostile;
 mod link_faults;
 mod memory;
+mod peers;
 mod rdma;
 mod rdma_read;

@@ -62,6 +62,7 @@
 
 /* Status */
 #define VIANIC_STATUS_SUCCESS 0
+#define VIANIC_STATUS_NOT_DONE 1
 #define VIANIC_STATUS_INVALID_PARAMETER 2
 #define VIANIC_STATUS_ERROR_RESOURCE 3
 #define VIANIC_STATUS_TIMEOUT 4
@@ -122,6 +123,7 @@
 #define VIANIC_OPCODE_REJECT 13
 #define VIANIC_OPCODE_DISCONNECT 14
 #define VIANIC_OPCODE_SET_VI 15
+#define VIANIC_OPCODE_CONNECT_PEER 16
 
 /* CompletionKind */
 #define VIANIC_COMPLETION_KIND_DESCRIPTOR 1
@@ -426,6 +428,13 @@ struct vianic_connect_request {
 	struct vianic_vi_attributes attributes;
 };
 
+struct vianic_connect_peer_wait {
+	__u32 vi;
+	__u32 status;
+	__u64 timeout_ms;
+	struct vianic_vi_attributes attributes;
+};
+
 struct vianic_wait {
 	__u32 nra_word;
 	__u32 seen;
@@ -463,5 +472,7 @@ struct vianic_wait {
 #define VIANIC_IOC_SHUT_DOWN _IOWR(0xb7, 17, struct vianic_object_call)
 #define VIANIC_IOC_SET_MEMORY_ATTRIBUTES _IOWR(0xb7, 18, struct vianic_set_memory_attributes)
 #define VIANIC_IOC_SET_VI_ATTRIBUTES _IOWR(0xb7, 19, struct vianic_set_vi_attributes)
+#define VIANIC_IOC_CONNECT_PEER_REQUEST _IOWR(0xb7, 20, struct vianic_connect_request)
+#define VIANIC_IOC_CONNECT_PEER_WAIT _IOWR(0xb7, 21, struct vianic_connect_peer_wait)
 
 #endif /* VIANIC_ABI_H */

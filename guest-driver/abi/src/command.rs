@@ -1,7 +1,7 @@
 //! Control commands: tokens of kind [`COMMAND`](crate::token::TokenKind::COMMAND) in context 0's Token Table. Each
 //! completes with an entry in context 0's MCQ that returns the command's tag and a
 //! [`Status`](crate::status::Status). Commands are handled in order; the ones that wait for somebody
-//! ([`Opcode::LISTEN`], [`Opcode::CONNECT`], [`Opcode::ACCEPT`]) complete when it has come.
+//! ([`Opcode::LISTEN`], [`Opcode::CONNECT`], [`Opcode::CONNECT_PEER`], [`Opcode::ACCEPT`]) complete when it has come.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -33,7 +33,7 @@ open_enum! {
         /// Asks for a connection of an Idle VI to the block's `remote`: [`Connect`]. Completes when it is made
         /// (the block has the peer's attributes), refused or nobody waits there.
         CONNECT = 10,
-        /// Takes back a LISTEN, CONNECT or ACCEPT: [`Cancel`]. Both commands complete; the one taken back with
+        /// Takes back a LISTEN, CONNECT, CONNECT_PEER or ACCEPT: [`Cancel`]. Both commands complete; the one taken back with
         /// `CANCELLED`, or with its result if it came first.
         CANCEL = 11,
         /// Accepts a connection request: [`Answer`].
@@ -45,6 +45,10 @@ open_enum! {
         /// Gives an Idle VI other attributes and another protection tag: [`SetVi`]. `INVALID_STATE` if it is not
         /// Idle; after any failure it has those that it had.
         SET_VI = 15,
+        /// Asks for a connection of an Idle VI with one whose CONNECT_PEER asks for it: [`Connect`]. Completes when it is made
+        /// (the block has the peer's attributes), when the two VIs do not go together (`INVALID_RELIABILITY_LEVEL`,
+        /// `INVALID_MTU`; both commands), or when the NIC asked has no driver (`NO_MATCH`) or does not exist.
+        CONNECT_PEER = 16,
     }
 }
 
@@ -165,7 +169,7 @@ shared_layout!(SetVi, 48, {
     context @ 0, vi @ 2, ptag @ 4, attributes @ 8, reserved @ 16,
 });
 
-/// Parameters of [`Opcode::LISTEN`] and [`Opcode::CONNECT`].
+/// Parameters of [`Opcode::LISTEN`], [`Opcode::CONNECT`] and [`Opcode::CONNECT_PEER`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Connect {
@@ -233,13 +237,13 @@ shared_layout!(NetAddress, 40, {
     host_len @ 0, discriminator_len @ 2, host @ 4, reserved @ 10, discriminator @ 12,
 });
 
-/// What LISTEN and CONNECT ask and answer, in guest memory.
+/// What LISTEN, CONNECT and CONNECT_PEER ask and answer, in guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectBlock {
-    /// LISTEN: where to wait. CONNECT: who asks.
+    /// LISTEN: where to wait. Others: who asks.
     pub local: NetAddress,
-    /// LISTEN: the card writes who asks. CONNECT: whom to ask.
+    /// LISTEN: the card writes who asks. Others: whom to ask.
     pub remote: NetAddress,
     /// The card writes the peer's attributes.
     pub attributes: ViAttributes,

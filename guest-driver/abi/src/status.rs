@@ -8,6 +8,8 @@ open_enum! {
     Status: u32 {
         /// Done.
         SUCCESS = 0,
+        /// What was asked for is still under way; of the Kernel Agent only.
+        NOT_DONE = 1,
         /// A value that the call does not allow, or a number of an object that does not exist.
         INVALID_PARAMETER = 2,
         /// The card or the Kernel Agent is out of something.

@@ -57,13 +57,19 @@ pub const DISCONNECT: u32 = iowr::<ObjectCall>(15);
 /// [`Wait`]: sleeps until an NRA word has fired.
 pub const WAIT: u32 = iowr::<Wait>(16);
 
-/// [`ObjectCall`], `object` 0: all waits of this file (CONNECT_WAIT, CONNECT_REQUEST, WAIT) end with status `CANCELLED`,
+/// [`ObjectCall`], `object` 0: all waits of this file (CONNECT_WAIT, CONNECT_REQUEST,
+/// CONNECT_PEER_WAIT, WAIT) end with status `CANCELLED`,
 /// those under way and those to come.
 pub const SHUT_DOWN: u32 = iowr::<ObjectCall>(17);
 /// [`SetMemoryAttributes`]: gives a region another tag and other permissions. When it returns, the card goes by the new ones.
 pub const SET_MEMORY_ATTRIBUTES: u32 = iowr::<SetMemoryAttributes>(18);
 /// [`SetViAttributes`]: gives an Idle VI other attributes and another tag.
 pub const SET_VI_ATTRIBUTES: u32 = iowr::<SetViAttributes>(19);
+/// [`ConnectRequest`]: begins to connect a VI with a peer that asks for it, and returns at once. `INVALID_STATE` if an attempt is
+/// under way for the VI, or has ended and nobody has asked what became of it. The time-out counts from here.
+pub const CONNECT_PEER_REQUEST: u32 = iowr::<ConnectRequest>(20);
+/// [`ConnectPeerWait`]: waits for what becomes of an attempt with a peer.
+pub const CONNECT_PEER_WAIT: u32 = iowr::<ConnectPeerWait>(21);
 
 /// A time-out that never comes.
 pub const INFINITE_MS: u64 = u64::MAX;
@@ -266,7 +272,7 @@ shared_layout!(ConnectAnswer, 16, {
     connection @ 0, vi @ 4, reserved @ 8, status @ 12,
 });
 
-/// [`CONNECT_REQUEST`].
+/// [`CONNECT_REQUEST`] and [`CONNECT_PEER_REQUEST`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectRequest {
@@ -280,11 +286,29 @@ pub struct ConnectRequest {
     pub vi: u32,
     /// Out: outcome.
     pub status: u32,
-    /// Out: attributes of the peer's VI.
+    /// Out: attributes of the peer's VI; CONNECT_PEER_REQUEST leaves them alone.
     pub attributes: ViAttributes,
 }
 shared_layout!(ConnectRequest, 104, {
     local @ 0, remote @ 40, timeout_ms @ 80, vi @ 88, status @ 92, attributes @ 96,
+});
+
+/// [`CONNECT_PEER_WAIT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ConnectPeerWait {
+    /// In: VI number.
+    pub vi: u32,
+    /// Out: `SUCCESS`: the VI is connected. `NOT_DONE`: the attempt goes on. `INVALID_STATE`: there is none, or what became of it
+    /// was told already. Else why it has failed; `TIMEOUT` if its time is over. Whatever became of it is told once.
+    pub status: u32,
+    /// In: milliseconds, or [`INFINITE_MS`]. 0 looks once.
+    pub timeout_ms: u64,
+    /// Out: attributes of the peer's VI.
+    pub attributes: ViAttributes,
+}
+shared_layout!(ConnectPeerWait, 24, {
+    vi @ 0, status @ 4, timeout_ms @ 8, attributes @ 16,
 });
 
 /// [`WAIT`]: sleeps until the number of times that the NRA word has fired differs from `seen`, as a futex does: a

@@ -139,6 +139,7 @@ fn header() -> String {
         uapi::ConnectWait,
         uapi::ConnectAnswer,
         uapi::ConnectRequest,
+        uapi::ConnectPeerWait,
         uapi::Wait,
     );
 
@@ -177,6 +178,8 @@ fn header() -> String {
         ("SHUT_DOWN", uapi::SHUT_DOWN, "object_call"),
         ("SET_MEMORY_ATTRIBUTES", uapi::SET_MEMORY_ATTRIBUTES, "set_memory_attributes"),
         ("SET_VI_ATTRIBUTES", uapi::SET_VI_ATTRIBUTES, "set_vi_attributes"),
+        ("CONNECT_PEER_REQUEST", uapi::CONNECT_PEER_REQUEST, "connect_request"),
+        ("CONNECT_PEER_WAIT", uapi::CONNECT_PEER_WAIT, "connect_peer_wait"),
     ];
     for (name, request, argument) in ioctls {
         let line = format!("_IOWR({:#x}, {}, struct vianic_{argument})", uapi::IOCTL_TYPE, request & 0xff);

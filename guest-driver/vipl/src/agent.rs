@@ -19,7 +19,7 @@ use crate::mapping::ContextMemory;
 /// One open NIC: calls about its context and the objects in it.
 ///
 /// Every call may come from any thread at any time. Calls that block ([`connect_wait`](Self::connect_wait),
-/// [`connect_request`](Self::connect_request), [`wait`](Self::wait)) hold up no others. A time-out of `None` never comes.
+/// [`connect_request`](Self::connect_request), [`connect_peer_wait`](Self::connect_peer_wait), [`wait`](Self::wait)) hold up no others. A time-out of `None` never comes.
 /// Dropping the last reference releases the context and everything in it, as the death of the process would.
 pub trait Agent: Send + Sync + fmt::Debug {
     /// What the NIC is.
@@ -137,7 +137,30 @@ pub trait Agent: Send + Sync + fmt::Debug {
         timeout: Option<Duration>,
     ) -> Result<ViAttributes, AgentError>;
 
-    /// Ends a VI's connection. When it returns, all descriptors that were posted before it have completed and the VI is
+    /// Begins to connect an Idle VI with one that asks for it, and returns at once. The time-out, which is not zero, counts
+    /// from here. `local` is what the peer asks for.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER`; `INVALID_STATE` if an attempt is under way for the VI, or what became of one was not asked; `ERROR_RESOURCE`.
+    fn connect_peer_request(
+        &self,
+        request: &OutgoingRequest,
+        timeout: Option<Duration>,
+    ) -> Result<(), AgentError>;
+
+    /// Waits for what becomes of the attempt that [`connect_peer_request`](Self::connect_peer_request) began, and gives the
+    /// peer's attributes. `None`: it goes on. Whatever became of it is told once. A time-out of zero looks once.
+    ///
+    /// # Errors
+    /// `INVALID_STATE`: there is no attempt, or what became of it was told already. Why it has failed: `TIMEOUT`,
+    /// `INVALID_RELIABILITY_LEVEL`, `INVALID_MTU`, `NO_MATCH`, `NOT_REACHABLE`, `ERROR_RESOURCE`, `CANCELLED`.
+    fn connect_peer_wait(
+        &self,
+        vi: u16,
+        timeout: Option<Duration>,
+    ) -> Result<Option<ViAttributes>, AgentError>;
+
+    /// Ends a VI's connection, or its attempt with a peer. When it returns, all descriptors that were posted before it have completed and the VI is
     /// Idle. An Idle VI may be disconnected.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::agent::{IncomingRequest, OutgoingRequest};
 use crate::context::{Belonging, Context};
 use crate::error::{Error, Result};
 use crate::handle::{Key, Kind, Pool, Shared};
-use crate::vi::{ViAttributes, ViId};
+use crate::vi::{Attempt, ViAttributes, ViId};
 
 static REQUESTS: Pool<Shared<RequestObject>> = Pool::new(Kind::ConnectionRequest);
 
@@ -103,7 +103,7 @@ impl RequestId {
             return Err(Error::InvalidParameter("the VI belongs to another NIC handle than the request"));
         }
         object.context.drain();
-        object.state.lock().begin_connect()?;
+        object.state.lock().begin_connect(Attempt::Call)?;
         let answer = object.context.agent.connect_accept(request.request.connection, object.number);
         object.state.lock().end_connect(answer.is_ok());
         let answer = answer.map_err(Error::from);
@@ -172,7 +172,7 @@ impl ViId {
             return Err(Error::InvalidParameter("a connection request needs time"));
         }
         object.context.drain();
-        object.state.lock().begin_connect()?;
+        object.state.lock().begin_connect(Attempt::Call)?;
         let request = OutgoingRequest { vi: object.number, local: *local, remote: *remote };
         let answer = object.context.agent.connect_request(&request, timeout);
         object.state.lock().end_connect(answer.is_ok());

@@ -23,6 +23,7 @@ mod name_service;
 mod nic;
 mod nic_address;
 mod notify;
+mod peer;
 mod settings;
 mod vi;
 mod work_queue;

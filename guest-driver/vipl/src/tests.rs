@@ -8,6 +8,7 @@ mod errors;
 mod handles;
 mod notifications;
 mod owned;
+mod peers;
 mod posting;
 mod waiting;
 

@@ -24,7 +24,9 @@ use crate::error::{Error, Result};
 use crate::handle::{Key, Kind, Pool, Shared};
 use crate::memory::TagId;
 use crate::notify::{Handler, WorkSource};
+use crate::peer::Untold;
 use crate::work_queue::{Link, Poll, RawCompletion, WorkQueue};
+pub(crate) use state::Attempt;
 use state::{Disconnect, State};
 
 static VIS: Pool<ViSlot> = Pool::new(Kind::Vi);
@@ -81,6 +83,8 @@ pub(crate) struct ViObject {
     pub(crate) number: u16,
     pub(crate) context: Arc<Context>,
     pub(crate) state: Mutex<State>,
+    /// What became of an attempt with a peer, until the program is told.
+    pub(crate) untold: Untold,
     attributes: Mutex<ViAttributes>,
     /// Held while the VI is being disconnected, so that a second caller returns when it is.
     disconnecting: Mutex<()>,
@@ -167,6 +171,7 @@ impl ViId {
             number,
             context: Arc::clone(context),
             state: Mutex::default(),
+            untold: Untold::default(),
             attributes: Mutex::new(*attributes),
             disconnecting: Mutex::default(),
             user_data: AtomicUsize::new(0),
@@ -240,6 +245,7 @@ impl ViId {
         if !object.context.has_failed() {
             object.context.drain();
         }
+        object.look_for_peer()?;
         let state = object.state.lock().seen_by_program();
         Ok(ViInfo {
             state,
@@ -269,10 +275,10 @@ impl ViId {
     }
 
     /// Ends the VI's connection: all outstanding descriptors complete as flushed, and the VI is Idle. Harmless on a VI
-    /// that is Idle.
+    /// that is Idle. An attempt with a peer is given up.
     ///
     /// # Errors
-    /// [`Error::InvalidState`] while a connection is being made.
+    /// [`Error::InvalidState`] while a connection is being made by another call.
     pub fn disconnect(self) -> Result<()> {
         let object = self.object()?;
         let slot = self.slot()?;
@@ -282,6 +288,7 @@ impl ViId {
         if object.state.lock().begin_disconnect()? == Disconnect::Nothing {
             return Ok(());
         }
+        object.untold.forget();
         context.errors.purge(self.0);
         let (send, receive) = (slot.send.tail(), slot.receive.tail());
         let answer = match context.agent.disconnect(object.number) {

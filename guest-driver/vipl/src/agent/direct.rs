@@ -26,6 +26,7 @@ mod mrt;
 mod nic_memory;
 mod notice_board;
 mod objects;
+mod peers;
 mod ram;
 mod shared_memory;
 mod stack;
@@ -48,6 +49,7 @@ use self::link::Link;
 use self::mrt::RegionAttributes;
 use self::notice_board::Woken;
 use self::objects::Registered;
+use self::peers::Peers;
 use crate::agent::{
     Agent, AgentError, IncomingRequest, NewVi, NicInfo, OutgoingRequest, Region, RegionChange,
 };
@@ -59,8 +61,10 @@ use crate::mapping::ContextMemory;
 /// [`AgentError::NoSuchNic`] if nobody listens there, [`AgentError::Unusable`] if it is no card of ours or another
 /// front end has it.
 pub fn open(socket: &Path) -> Result<Arc<dyn Agent>, AgentError> {
+    let link = Link::to(socket)?;
     Ok(Arc::new(DirectAgent {
-        link: Link::to(socket)?,
+        peers: Peers::new(Arc::clone(&link.commands)),
+        link,
         context: OnceLock::new(),
         waiting: Mutex::default(),
         shut_down: AtomicBool::new(false),
@@ -69,8 +73,9 @@ pub fn open(socket: &Path) -> Result<Arc<dyn Agent>, AgentError> {
 
 #[derive(Debug)]
 struct DirectAgent {
-    // Dropped before the link.
+    // Dropped before the link; the context first, which completes all attempts with peers.
     context: OnceLock<Context>,
+    peers: Peers,
     link: Arc<Link>,
     /// Tags of the commands that wait for somebody.
     waiting: Mutex<Vec<u64>>,
@@ -265,6 +270,7 @@ impl Agent for DirectAgent {
         objects.check_vi(vi)?;
         self.run_on(Opcode::DESTROY_VI, context.target(vi))?;
         objects.remove_vi(vi);
+        self.peers.forget(vi);
         for receive in [false, true] {
             self.link.commands.board.fire(context.number, nra_work_queue(vi, receive));
         }
@@ -306,14 +312,39 @@ impl Agent for DirectAgent {
         Ok(self.run_connect(Opcode::CONNECT, request.vi, &block, timeout)?.attributes)
     }
 
+    fn connect_peer_request(
+        &self,
+        request: &OutgoingRequest,
+        timeout: Option<Duration>,
+    ) -> Result<(), AgentError> {
+        let context = self.context()?;
+        context.objects.lock().check_vi(request.vi)?;
+        let block = ConnectBlock { local: request.local, remote: request.remote, ..ConnectBlock::default() };
+        self.peers.begin((context.number, request.vi), &block, deadline(timeout))
+    }
+
+    fn connect_peer_wait(
+        &self,
+        vi: u16,
+        timeout: Option<Duration>,
+    ) -> Result<Option<ViAttributes>, AgentError> {
+        self.context()?.objects.lock().check_vi(vi)?;
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(AgentError::ShutDown);
+        }
+        self.peers.wait(vi, deadline(timeout))
+    }
+
     fn disconnect(&self, vi: u16) -> Result<(), AgentError> {
         let context = self.context()?;
         context.objects.lock().check_vi(vi)?;
         match self.run_on(Opcode::DISCONNECT, context.target(vi)) {
             // An Idle VI has nothing to end.
-            Err(AgentError::Refused(Status::INVALID_STATE)) => Ok(()),
-            outcome => outcome,
+            Ok(()) | Err(AgentError::Refused(Status::INVALID_STATE)) => {}
+            outcome => return outcome,
         }
+        self.peers.forget(vi);
+        Ok(())
     }
 
     fn wait(&self, nra_word: u32, seen: u32, timeout: Option<Duration>) -> Result<u32, AgentError> {
@@ -337,6 +368,7 @@ impl Agent for DirectAgent {
         for tag in self.waiting.lock().iter() {
             self.link.commands.board.interrupt(*tag);
         }
+        self.peers.interrupt();
     }
 }
 

@@ -71,6 +71,7 @@ calls!(
     ConnectWait,
     ConnectAnswer,
     ConnectRequest,
+    ConnectPeerWait,
     Wait
 );
 
@@ -310,6 +311,39 @@ impl Agent for KernelAgent {
             timeout,
         )?;
         Ok(answer.attributes)
+    }
+
+    fn connect_peer_request(
+        &self,
+        request: &OutgoingRequest,
+        timeout: Option<Duration>,
+    ) -> Result<(), AgentError> {
+        let call = uapi::ConnectRequest {
+            local: request.local,
+            remote: request.remote,
+            timeout_ms: milliseconds(timeout),
+            vi: request.vi.into(),
+            ..Default::default()
+        };
+        self.call::<{ uapi::CONNECT_PEER_REQUEST }, _>("CONNECT_PEER_REQUEST", call).map(drop)
+    }
+
+    fn connect_peer_wait(
+        &self,
+        vi: u16,
+        timeout: Option<Duration>,
+    ) -> Result<Option<ViAttributes>, AgentError> {
+        let answer = self.wait_call::<{ uapi::CONNECT_PEER_WAIT }, _>(
+            "CONNECT_PEER_WAIT",
+            uapi::ConnectPeerWait { vi: vi.into(), ..Default::default() },
+            |call, timeout_ms| call.timeout_ms = timeout_ms,
+            timeout,
+        );
+        match answer {
+            Ok(answer) => Ok(Some(answer.attributes)),
+            Err(AgentError::Refused(Status::NOT_DONE)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn disconnect(&self, vi: u16) -> Result<(), AgentError> {

@@ -1,4 +1,4 @@
-//! Connections, client and server.
+//! Connections: client and server, and equals.
 
 use crate::capi::nic::nic;
 use crate::capi::pointers::{Handle, InAddress, Out, OutAddress};
@@ -46,6 +46,28 @@ entry_points! {
         let (local, remote) = (LocalAddr.local()?, RemoteAddr.remote()?);
         let attributes = vi(ViHandle)?.connect_request(&local, &remote, timeout(Timeout))?;
         RemoteViAttribs.set(to_c(&attributes));
+        Ok(VipReturn::SUCCESS)
+    }
+
+    fn VipConnectPeerRequest(
+        ViHandle: Handle,
+        LocalAddr: InAddress,
+        RemoteAddr: InAddress,
+        Timeout: VipUlong,
+    ) {
+        let (local, remote) = (LocalAddr.local()?, RemoteAddr.remote()?);
+        vi(ViHandle)?.connect_peer_request(&local, &remote, timeout(Timeout))?;
+        Ok(VipReturn::SUCCESS)
+    }
+
+    fn VipConnectPeerDone(ViHandle: Handle, RemoteViAttribs: Out<VipViAttributes>) {
+        let Some(attributes) = vi(ViHandle)?.connect_peer_done()? else { return Ok(VipReturn::NOT_DONE) };
+        RemoteViAttribs.set(to_c(&attributes));
+        Ok(VipReturn::SUCCESS)
+    }
+
+    fn VipConnectPeerWait(ViHandle: Handle, RemoteViAttribs: Out<VipViAttributes>) {
+        RemoteViAttribs.set(to_c(&vi(ViHandle)?.connect_peer_wait()?));
         Ok(VipReturn::SUCCESS)
     }
 

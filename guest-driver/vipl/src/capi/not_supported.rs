@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use crate::capi::entry_points;
-use crate::capi::pointers::{Handle, InAddress};
+use crate::capi::pointers::Handle;
 use crate::capi::types::VipUlong;
 use crate::error::Error;
 
@@ -18,13 +18,5 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    fn VipConnectPeerRequest(
-        ViHandle: Handle,
-        LocalAddr: InAddress,
-        RemoteAddr: InAddress,
-        Timeout: VipUlong,
-    );
-    fn VipConnectPeerDone(ViHandle: Handle, RemoteViAttribs: *mut c_void);
-    fn VipConnectPeerWait(ViHandle: Handle, RemoteViAttribs: *mut c_void);
     fn VipQuerySystemManagementInfo(NicHandle: Handle, InfoType: VipUlong, SysManInfo: *mut c_void);
 }

@@ -65,6 +65,8 @@ struct State {
     connect_answers: VecDeque<Result<(), Status>>,
     accept_answers: VecDeque<Result<(), Status>>,
     rejected: Vec<u32>,
+    /// Attempts with peers: what became of each, if it has ended.
+    attempts: HashMap<u16, Option<Result<(), Status>>>,
     incoming: VecDeque<IncomingRequest>,
     disconnects: usize,
     shut_down: bool,
@@ -125,6 +127,19 @@ impl Card {
     /// How the next requests are accepted; without, they are.
     pub(crate) fn answer_accept(&self, answer: Result<(), Status>) {
         self.state.lock().accept_answers.push_back(answer);
+    }
+
+    /// An attempt with a peer ends.
+    pub(crate) fn end_attempt(&self, vi: u16, outcome: Result<(), Status>) {
+        let mut state = self.state.lock();
+        *state.attempts.get_mut(&vi).expect("an attempt") = Some(outcome);
+        state.vis.get_mut(&vi).expect("a VI").connected = outcome.is_ok();
+        self.changed.notify_all();
+    }
+
+    /// Attempts with peers that nobody was told of.
+    pub(crate) fn attempts(&self) -> usize {
+        self.state.lock().attempts.len()
     }
 
     /// A peer asks for a connection.
@@ -470,8 +485,42 @@ impl Agent for Card {
         Ok(vi.new.attributes)
     }
 
+    fn connect_peer_request(&self, request: &OutgoingRequest, _: Option<Duration>) -> Result<(), AgentError> {
+        let mut state = self.state.lock();
+        state.connect_answers.pop_front().unwrap_or(Ok(()))?;
+        assert!(state.attempts.insert(request.vi, None).is_none(), "one attempt at a time");
+        Ok(())
+    }
+
+    fn connect_peer_wait(
+        &self,
+        vi: u16,
+        timeout: Option<Duration>,
+    ) -> Result<Option<ViAttributes>, AgentError> {
+        let answer = self.sleep(timeout, |state| match state.attempts.get(&vi).copied() {
+            None => Some(Err(Status::INVALID_STATE.into())),
+            Some(None) => None,
+            Some(Some(outcome)) => {
+                state.attempts.remove(&vi);
+                let attributes = state.vis.get(&vi).expect("a VI").new.attributes;
+                Some(outcome.map(|()| Some(attributes)).map_err(AgentError::from))
+            }
+        });
+        match answer {
+            Err(AgentError::Refused(Status::TIMEOUT))
+                if timeout.is_some() && self.state.lock().attempts.contains_key(&vi) =>
+            {
+                Ok(None)
+            }
+            answer => answer,
+        }
+    }
+
     fn disconnect(&self, vi: u16) -> Result<(), AgentError> {
         let mut state = self.state.lock();
+        if state.attempts.remove(&vi).is_some() {
+            self.changed.notify_all();
+        }
         if state.failed {
             return Err(Status::NIC_FAILED.into());
         }

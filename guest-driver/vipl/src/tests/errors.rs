@@ -57,7 +57,7 @@ fn a_loss_that_overtakes_the_connection_is_not_forgotten() {
     let (nic, card) = open();
     let vi = ViId::create(&nic.context().unwrap(), &ATTRIBUTES, None, None).unwrap();
     let object = vi.object().unwrap();
-    object.state.lock().begin_connect().unwrap();
+    object.state.lock().begin_connect(crate::vi::Attempt::Call).unwrap();
     card.report(object.number, ErrorCode::CONN_LOST);
     assert_eq!(vi.query().unwrap().state, ViState::ConnectPending);
     object.state.lock().end_connect(true);

@@ -3,6 +3,7 @@
 //! | state | event | next |
 //! |---|---|---|
 //! | Idle | a connection is asked for or accepted | Connect Pending |
+//! | Connect Pending with a peer | VipDisconnect | Disconnecting, then Idle |
 //! | Connect Pending | it is made | Connected; Error if it was lost meanwhile |
 //! | Connect Pending | it is not made | Idle |
 //! | Connected | the card reports it lost | Error |
@@ -36,12 +37,22 @@ pub(crate) enum State {
     /// Idle, while its attributes are being changed.
     Changing,
     ConnectPending {
+        attempt: Attempt,
         lost: bool,
     },
     Connected,
     Error,
     Disconnecting,
     Gone,
+}
+
+/// How a connection is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// By a call that waits, of a client or a server.
+    Call,
+    /// With a peer; it goes on until the program has been told what became of it.
+    Peer,
 }
 
 /// What VipDisconnect has to do.
@@ -61,10 +72,10 @@ impl State {
         }
     }
 
-    pub(crate) fn begin_connect(&mut self) -> Result<()> {
+    pub(crate) fn begin_connect(&mut self, attempt: Attempt) -> Result<()> {
         match self {
             Self::Idle => {
-                *self = Self::ConnectPending { lost: false };
+                *self = Self::ConnectPending { attempt, lost: false };
                 Ok(())
             }
             Self::Gone => Err(Error::InvalidHandle("VI")),
@@ -72,8 +83,13 @@ impl State {
         }
     }
 
+    /// Whether an attempt with a peer has not been told to have ended.
+    pub(crate) fn awaits_peer(self) -> bool {
+        matches!(self, Self::ConnectPending { attempt: Attempt::Peer, .. })
+    }
+
     pub(crate) fn end_connect(&mut self, made: bool) {
-        if let Self::ConnectPending { lost } = *self {
+        if let Self::ConnectPending { lost, .. } = *self {
             *self = match (made, lost) {
                 (false, _) => Self::Idle,
                 (true, false) => Self::Connected,
@@ -105,7 +121,7 @@ impl State {
             Self::Disconnecting | Self::Gone => return false,
             Self::Idle | Self::Changing => return code != ErrorCode::CONN_LOST,
             // Other codes may be about a descriptor posted before there was a connection to lose.
-            Self::ConnectPending { lost } => *lost |= code == ErrorCode::CONN_LOST,
+            Self::ConnectPending { lost, .. } => *lost |= code == ErrorCode::CONN_LOST,
             Self::Connected if breaks_connection(code, reliability) => *self = Self::Error,
             Self::Connected | Self::Error => {}
         }
@@ -122,11 +138,13 @@ impl State {
     pub(crate) fn begin_disconnect(&mut self) -> Result<Disconnect> {
         match self {
             Self::Idle | Self::Changing | Self::Disconnecting => Ok(Disconnect::Nothing),
-            Self::Connected | Self::Error => {
+            Self::Connected | Self::Error | Self::ConnectPending { attempt: Attempt::Peer, .. } => {
                 *self = Self::Disconnecting;
                 Ok(Disconnect::Ask)
             }
-            Self::ConnectPending { .. } => Err(Error::InvalidState("a connection is being made")),
+            Self::ConnectPending { attempt: Attempt::Call, .. } => {
+                Err(Error::InvalidState("a connection is being made"))
+            }
             Self::Gone => Err(Error::InvalidHandle("VI")),
         }
     }
@@ -170,7 +188,7 @@ mod tests {
     #[test]
     fn a_loss_may_overtake_the_connection() {
         let mut state = State::Idle;
-        state.begin_connect().unwrap();
+        state.begin_connect(Attempt::Call).unwrap();
         assert!(state.error(ErrorCode::CONN_LOST, RELIABLE));
         assert_eq!(state.seen_by_program(), ViState::ConnectPending);
         state.end_connect(true);
@@ -180,11 +198,11 @@ mod tests {
     #[test]
     fn a_failed_connect_leaves_the_vi_idle() {
         let mut state = State::Idle;
-        state.begin_connect().unwrap();
-        assert!(state.begin_connect().is_err());
+        state.begin_connect(Attempt::Call).unwrap();
+        assert!(state.begin_connect(Attempt::Call).is_err());
         state.end_connect(false);
         assert_eq!(state, State::Idle);
-        state.begin_connect().unwrap();
+        state.begin_connect(Attempt::Call).unwrap();
     }
 
     #[test]
@@ -200,11 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_with_a_peer_can_be_given_up_and_one_of_a_call_cannot() {
+        let mut state = State::Idle;
+        state.begin_connect(Attempt::Peer).unwrap();
+        assert!(state.awaits_peer());
+        assert_eq!(state.seen_by_program(), ViState::ConnectPending);
+        assert!(matches!(state.destroy(), Err(Error::OutOfResources(_))));
+        assert_eq!(state.begin_disconnect().unwrap(), Disconnect::Ask);
+        state.end_connect(true);
+        assert_eq!(state, State::Disconnecting, "too late");
+        state.end_disconnect(true);
+        state.begin_connect(Attempt::Call).unwrap();
+        assert!(!state.awaits_peer());
+        assert!(matches!(state.begin_disconnect(), Err(Error::InvalidState(_))));
+    }
+
+    #[test]
     fn nothing_else_begins_while_attributes_change() {
         let mut state = State::Idle;
         state.begin_change().unwrap();
         assert_eq!(state.seen_by_program(), ViState::Idle);
-        assert!(matches!(state.begin_connect(), Err(Error::InvalidState(_))));
+        assert!(matches!(state.begin_connect(Attempt::Call), Err(Error::InvalidState(_))));
         assert!(matches!(state.begin_change(), Err(Error::InvalidState(_))));
         assert!(matches!(state.destroy(), Err(Error::OutOfResources(_))));
         assert_eq!(state.begin_disconnect().unwrap(), Disconnect::Nothing);
@@ -241,7 +275,7 @@ mod tests {
         let mut state = State::Idle;
         assert!(state.error(ErrorCode::POST_DESC, RELIABLE));
         assert_eq!(state, State::Idle);
-        state.begin_connect().unwrap();
+        state.begin_connect(Attempt::Call).unwrap();
         assert!(state.error(ErrorCode::POST_DESC, RELIABLE));
         state.end_connect(true);
         assert_eq!(state, State::Connected);

@@ -61,10 +61,7 @@ impl Commands {
         deadline: Option<Instant>,
         started: impl FnOnce(u64),
     ) -> Result<Outcome, Status> {
-        let ticket = self.take_ticket()?;
-        ticket.write_block(block);
-        let body = body(ticket.block_address());
-        let mut ticket = self.post(ticket, opcode, body)?;
+        let mut ticket = self.start(opcode, block, body)?;
         started(ticket.tag());
         let given_up = match ticket.wait(deadline) {
             Progress::Done(status) => return Ok(Outcome::Done(status, Box::new(ticket.read_block()))),
@@ -72,11 +69,35 @@ impl Commands {
             Progress::Interrupted => Outcome::Interrupted,
         };
         // Both complete: the cancelled command with CANCELLED, or with its outcome if that came first.
-        self.run(Opcode::CANCEL, Cancel { tag: ticket.tag(), ..Cancel::default() })?;
+        self.cancel(ticket.tag())?;
         match self.finish(&mut ticket) {
             Status::CANCELLED => Ok(given_up),
             status => Ok(Outcome::Done(status, Box::new(ticket.read_block()))),
         }
+    }
+
+    /// Starts a command that waits for somebody.
+    ///
+    /// # Errors
+    /// If it could not be posted.
+    pub(super) fn start<B: IntoBytes + Immutable>(
+        &self,
+        opcode: Opcode,
+        block: &ConnectBlock,
+        body: impl FnOnce(u64) -> B,
+    ) -> Result<Ticket<'_>, Status> {
+        let ticket = self.take_ticket()?;
+        ticket.write_block(block);
+        let body = body(ticket.block_address());
+        self.post(ticket, opcode, body)
+    }
+
+    /// Takes a command that waits for somebody back; both complete.
+    ///
+    /// # Errors
+    /// If the cancel could not be posted.
+    pub(super) fn cancel(&self, tag: u64) -> Result<(), Status> {
+        self.run(Opcode::CANCEL, Cancel { tag, ..Cancel::default() })
     }
 
     fn take_ticket(&self) -> Result<Ticket<'_>, Status> {

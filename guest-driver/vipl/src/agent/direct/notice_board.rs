@@ -204,6 +204,34 @@ impl NoticeBoard {
         Some(Ticket { board: self, number, generation, over: false })
     }
 
+    /// Waits until the command of a ticket has completed or `deadline`.
+    fn wait(&self, number: u32, deadline: Option<Instant>) -> Progress {
+        let words = self.ticket_words(number);
+        loop {
+            // A card that failed before the ticket was taken completes nothing any more.
+            if self.nic_has_failed() {
+                finish(words, Status::NIC_FAILED);
+            }
+            match words[1].load(Ordering::SeqCst) {
+                DONE => return Progress::Done(Status(words[2].load(Ordering::SeqCst))),
+                INTERRUPTED => {
+                    let running =
+                        words[1].compare_exchange(INTERRUPTED, RUNNING, Ordering::SeqCst, Ordering::SeqCst);
+                    if running.is_ok() {
+                        return Progress::Interrupted;
+                    }
+                }
+                _ if sleep(&words[1], RUNNING, deadline) => {}
+                _ => return Progress::TimedOut,
+            }
+        }
+    }
+
+    fn read_block(&self, number: u32) -> ConnectBlock {
+        let words: [u64; 12] = self.blocks.load(u64::from(number) * BLOCK_SIZE);
+        zerocopy::transmute!(words)
+    }
+
     /// A command has completed. A tag that is not under way is the card's mistake, and ignored.
     pub(super) fn complete(&self, tag: u64, status: Status) {
         let [number, generation]: [u32; 2] = zerocopy::transmute!(tag);
@@ -275,28 +303,17 @@ impl Ticket<'_> {
 
     /// Waits until the command has completed or `deadline`.
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Progress {
-        let words = self.board.ticket_words(self.number);
-        loop {
-            // A card that failed before the ticket was taken completes nothing any more.
-            if self.board.nic_has_failed() {
-                finish(words, Status::NIC_FAILED);
-            }
-            match words[1].load(Ordering::SeqCst) {
-                DONE => {
-                    self.over = true;
-                    return Progress::Done(Status(words[2].load(Ordering::SeqCst)));
-                }
-                INTERRUPTED => {
-                    let running =
-                        words[1].compare_exchange(INTERRUPTED, RUNNING, Ordering::SeqCst, Ordering::SeqCst);
-                    if running.is_ok() {
-                        return Progress::Interrupted;
-                    }
-                }
-                _ if sleep(&words[1], RUNNING, deadline) => {}
-                _ => return Progress::TimedOut,
-            }
-        }
+        let progress = self.board.wait(self.number, deadline);
+        self.over |= matches!(progress, Progress::Done(_));
+        progress
+    }
+
+    /// Keeps the ticket beyond its borrow of the board, which must get it back.
+    pub(super) fn keep(self) -> KeptTicket {
+        let kept = KeptTicket { number: self.number, generation: self.generation };
+        // It is not given back here.
+        std::mem::forget(self);
+        kept
     }
 
     /// Guest-physical address of the ticket's [`ConnectBlock`].
@@ -310,8 +327,37 @@ impl Ticket<'_> {
     }
 
     pub(super) fn read_block(&self) -> ConnectBlock {
-        let words: [u64; 12] = self.board.blocks.load(u64::from(self.number) * BLOCK_SIZE);
-        zerocopy::transmute!(words)
+        self.board.read_block(self.number)
+    }
+}
+
+/// The ticket of a command under way that nobody may be waiting for.
+#[derive(Debug)]
+pub(super) struct KeptTicket {
+    number: u32,
+    generation: u32,
+}
+
+impl KeptTicket {
+    /// What the command carries.
+    pub(super) fn tag(&self) -> u64 {
+        zerocopy::transmute!([self.number, self.generation])
+    }
+
+    /// Waits until the command has completed or `deadline`. Any number of threads may.
+    pub(super) fn wait(&self, board: &NoticeBoard, deadline: Option<Instant>) -> Progress {
+        board.wait(self.number, deadline)
+    }
+
+    pub(super) fn read_block(&self, board: &NoticeBoard) -> ConnectBlock {
+        board.read_block(self.number)
+    }
+
+    /// The last look at the ticket: gives it back if its command has completed.
+    pub(super) fn give_back(&self, board: &NoticeBoard) {
+        if matches!(board.wait(self.number, Some(Instant::now())), Progress::Done(_)) {
+            board.free_tickets.lock().push(self.number);
+        }
     }
 }
 

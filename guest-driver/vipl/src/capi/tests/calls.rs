@@ -446,3 +446,71 @@ fn attributes_of_memory_and_of_vis_change() {
     }
     open.close().unwrap();
 }
+
+#[test]
+fn peers_meet_in_c() {
+    let (open, card) = tests::open();
+    let attributes = VipViAttributes {
+        reliability_level: 2,
+        max_transfer_size: 32768,
+        qos: null_mut(),
+        ptag: Handle::NULL,
+        enable_rdma_write: 1,
+        enable_rdma_read: 0,
+    };
+    let mut handle = Handle::NULL;
+    // Lengths of host and discriminator, then their bytes.
+    let local = [0, 0, 2, 0, b'm', b'e'];
+    let remote = [6, 0, 3, 0, 2, 0, 0, 0, 0, 1, b'y', b'o', b'u'];
+    let short_host = [5, 0, 3, 0, 2, 0, 0, 0, 0, b'y', b'o', b'u'];
+    let mut told = VipViAttributes { max_transfer_size: 0, ..attributes };
+    // SAFETY: good pointers.
+    unsafe {
+        let nic_handle = Handle::new(open.0.value());
+        let none = Handle::NULL;
+        let made = vi::VipCreateVi(nic_handle, In::from(&attributes), none, none, Out::to(&mut handle));
+        assert_eq!(made, VipReturn::SUCCESS);
+        let ask = |vi, local: InAddress, remote: InAddress, timeout| {
+            connect::VipConnectPeerRequest(vi, local, remote, timeout)
+        };
+        let (local, remote) = (InAddress::from(&local), InAddress::from(&remote));
+        assert_eq!(ask(handle, local, remote, 0), VipReturn::INVALID_PARAMETER);
+        assert_eq!(ask(handle, InAddress::NULL, remote, 9), VipReturn::INVALID_PARAMETER);
+        assert_eq!(ask(handle, local, InAddress::NULL, 9), VipReturn::INVALID_PARAMETER);
+        assert_eq!(ask(handle, local, InAddress::from(&short_host), 9), VipReturn::INVALID_PARAMETER);
+        assert_eq!(ask(Handle::new(5), local, remote, 9), VipReturn::INVALID_PARAMETER);
+        assert_eq!(connect::VipConnectPeerDone(handle, Out::NULL), VipReturn::INVALID_STATE);
+        assert_eq!(connect::VipConnectPeerWait(handle, Out::NULL), VipReturn::INVALID_STATE);
+        assert_eq!(connect::VipConnectPeerDone(Handle::new(5), Out::NULL), VipReturn::INVALID_PARAMETER);
+        assert_eq!(connect::VipConnectPeerWait(Handle::new(5), Out::NULL), VipReturn::INVALID_PARAMETER);
+
+        assert_eq!(ask(handle, local, remote, 1000), VipReturn::SUCCESS);
+        assert_eq!(ask(handle, local, remote, 1000), VipReturn::INVALID_STATE);
+        assert_eq!(connect::VipConnectPeerDone(handle, Out::to(&mut told)), VipReturn::NOT_DONE);
+        assert_eq!(told.max_transfer_size, 0);
+        let number = crate::vi::ViId::from_value(handle.value()).unwrap().object().unwrap().number;
+        card.end_attempt(number, Ok(()));
+        assert_eq!(connect::VipConnectPeerDone(handle, Out::to(&mut told)), VipReturn::SUCCESS);
+        assert_eq!((told.max_transfer_size, told.enable_rdma_write), (32768, 1));
+        assert_eq!(connect::VipDisconnect(handle), VipReturn::SUCCESS);
+        let failures = [
+            (Status::TIMEOUT, VipReturn::TIMEOUT),
+            (Status::NO_MATCH, VipReturn::NO_MATCH),
+            (Status::NOT_REACHABLE, VipReturn::NOT_REACHABLE),
+            (Status::INVALID_RELIABILITY_LEVEL, VipReturn::INVALID_RELIABILITY_LEVEL),
+            (Status::INVALID_MTU, VipReturn::INVALID_MTU),
+            (Status::NIC_FAILED, VipReturn::ERROR_RESOURCE),
+        ];
+        for (status, code) in failures {
+            assert_eq!(ask(handle, local, remote, u64::MAX), VipReturn::SUCCESS);
+            card.end_attempt(number, Err(status));
+            assert_eq!(connect::VipConnectPeerWait(handle, Out::NULL), code);
+        }
+        // Given up: the VI is Idle, and can be destroyed.
+        assert_eq!(ask(handle, local, remote, 1000), VipReturn::SUCCESS);
+        assert_eq!(vi::VipDestroyVi(handle), VipReturn::ERROR_RESOURCE);
+        assert_eq!(connect::VipDisconnect(handle), VipReturn::SUCCESS);
+        assert_eq!(vi::VipDestroyVi(handle), VipReturn::SUCCESS);
+    }
+    open.close().unwrap();
+}

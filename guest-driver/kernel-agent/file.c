@@ -26,6 +26,7 @@ union vianic_call {
 	struct vianic_connect_answer connect_answer;
 	struct vianic_connect_request connect_request;
 	struct vianic_connect_peer_wait connect_peer_wait;
+	struct vianic_discover_nics discover;
 	struct vianic_wait wait;
 };
 
@@ -201,6 +202,11 @@ static int vianic_call_disconnect(struct vianic_file *file, union vianic_call *c
 	return vianic_disconnect(file->ctx, call->object.object);
 }
 
+static int vianic_call_discover(struct vianic_file *file, union vianic_call *call)
+{
+	return vianic_discover(file->ctx, &call->discover);
+}
+
 static int vianic_call_wait(struct vianic_file *file, union vianic_call *call)
 {
 	if (call->wait.reserved)
@@ -284,6 +290,7 @@ static const struct vianic_call_entry vianic_calls[] = {
 		    vianic_call_connect_peer_request, vianic_undo_connect_request),
 	VIANIC_CALL(VIANIC_IOC_CONNECT_PEER_WAIT, vianic_connect_peer_wait,
 		    vianic_call_connect_peer_wait, vianic_undo_connect_peer_wait),
+	VIANIC_CALL(VIANIC_IOC_DISCOVER, vianic_discover_nics, vianic_call_discover, NULL),
 };
 
 /* A file may call if the card lives and has not been reset since the file's context was made. */

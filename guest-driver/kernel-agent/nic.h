@@ -392,6 +392,9 @@ int vianic_connect_peer_wait(struct vianic_context *ctx, struct vianic_connect_p
 void vianic_peer_forget(struct vianic_context *ctx, u32 vi);
 void vianic_peer_release(struct vianic_vi *vi);
 
+/* discover.c */
+int vianic_discover(struct vianic_context *ctx, struct vianic_discover_nics *call);
+
 /* --- Files --- */
 
 struct vianic_file {

@@ -46,6 +46,7 @@ static const struct {
 	{ "SET_VI_ATTRIBUTES", VIANIC_IOC_SET_VI_ATTRIBUTES, true },
 	{ "CONNECT_PEER_REQUEST", VIANIC_IOC_CONNECT_PEER_REQUEST, true },
 	{ "CONNECT_PEER_WAIT", VIANIC_IOC_CONNECT_PEER_WAIT, true },
+	{ "DISCOVER", VIANIC_IOC_DISCOVER, true },
 };
 
 #define CALLS (sizeof(calls) / sizeof(calls[0]))

@@ -92,6 +92,23 @@ static void test_bad_requests(struct context *ctx, uint32_t vi)
 		       VIANIC_STATUS_INVALID_PARAMETER, "there is no such request to answer");
 }
 
+static void test_discovery(struct context *ctx)
+{
+	struct vianic_discover_nics call = { 0 };
+	const struct vianic_nic_list *list = &call.list;
+	const void *own = (const void *)ctx->registers->nic_address;
+	uint32_t i, found = 0;
+
+	tap_ok(!ioctl(ctx->fd, VIANIC_IOC_DISCOVER, &call) && !call.status && list->total &&
+	       list->count == list->total, "DISCOVER");
+	for (i = 0; i < list->count && i < VIANIC_NIC_LIST_ENTRIES; i++)
+		found += !memcmp(list->nics[i].address, own, VIANIC_NIC_ADDRESS_LEN);
+	tap_is(found, 1, "it finds this NIC");
+	call.first = UINT32_MAX;
+	tap_ok(!ioctl(ctx->fd, VIANIC_IOC_DISCOVER, &call) && !call.status && list->total &&
+	       !list->count, "and none behind the last");
+}
+
 struct listener {
 	struct context *ctx;
 	const char *name;
@@ -148,6 +165,7 @@ void test_connections(void)
 		tap_bail_out("no VIs");
 	test_waits(&peer);
 	test_bad_requests(&ctx, vi);
+	test_discovery(&ctx);
 	test_unanswered(&ctx, vi, &peer, peer_vi);
 	tap_is(connect_pair(&ctx, vi, &peer, peer_vi, "peer"), 0, "two contexts are connected");
 	tap_is(register_memory(peer.fd, receive, PAGE, 0, 0, &handle), 0, "memory of a receive");

@@ -1,8 +1,8 @@
 //! Control commands: what the Kernel Agent asks of the card through context 0's Token Table.
 
 use vianic_abi::command::{
-    Answer, Cancel, Connect, CreateContext, CreateVi, MrtChunk, Opcode, SetVi, Target, VI_RDMA_READ,
-    VI_RDMA_WRITE, ViAttributes,
+    Answer, Cancel, Connect, CreateContext, CreateVi, Discover, MrtChunk, Opcode, SetVi, Target,
+    VI_RDMA_READ, VI_RDMA_WRITE, ViAttributes,
 };
 use vianic_abi::status::{ReliabilityLevel, Status};
 use vianic_abi::token::Token;
@@ -48,6 +48,7 @@ impl Card {
             Opcode::LISTEN => self.listen(tag, token.body::<Connect>()),
             Opcode::CONNECT => self.connect(tag, token.body::<Connect>()),
             Opcode::CONNECT_PEER => self.connect_peer(tag, token.body::<Connect>()),
+            Opcode::DISCOVER => self.discover(tag, token.body::<Discover>()),
             Opcode::CANCEL => {
                 self.cancel(token.body::<Cancel>().tag);
                 Ok(()).into()

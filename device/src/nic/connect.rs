@@ -286,6 +286,9 @@ impl Card {
                     request.gone = true;
                 }
             }
+            ControlFrame::Discovered { number, nics, .. } => self.discovered(number, &nics),
+            // The fabric has answered it.
+            ControlFrame::Discover { .. } => {}
             ControlFrame::Disconnect { to } => self.disconnected(to),
         }
     }

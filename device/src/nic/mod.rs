@@ -4,6 +4,7 @@ pub mod command;
 pub mod completion;
 pub mod connect;
 pub mod context;
+pub mod discovery;
 pub mod host;
 pub mod hostility;
 pub mod mdl;
@@ -40,6 +41,7 @@ use crate::guest_memory::{GuestMemory, NotMemory};
 use crate::nic::completion::{Events, ViNumber};
 use crate::nic::connect::{Listener, PendingRequest};
 use crate::nic::context::{Context, Layout};
+use crate::nic::discovery::Discovery;
 use crate::nic::host::Host;
 use crate::nic::hostility::Hostility;
 use crate::nic::memory::NicMemory;
@@ -62,6 +64,7 @@ pub struct Card {
     batch: Vec<Token>,
     listeners: Vec<Listener>,
     requests: HashMap<u32, PendingRequest>,
+    discoveries: Vec<Discovery>,
     /// Requests of other cards' VIs for peers here, in the order in which they came.
     visitors: Vec<PeerRequest>,
     /// VIs of this card whose requests wait for peers, in the order in which they asked; and some that no longer do.
@@ -180,6 +183,7 @@ impl Card {
             batch: Vec::new(),
             listeners: Vec::new(),
             requests: HashMap::new(),
+            discoveries: Vec::new(),
             visitors: Vec::new(),
             peers: Vec::new(),
         };

@@ -260,14 +260,26 @@ impl Switch {
 
     /// Delivers a control frame, or answers for who is not there.
     fn carry(&mut self, frame: ControlFrame) {
-        let destination = self.locate(frame.destination());
-        match destination.map(|port| &mut self.ports[port]) {
+        let Some(destination) = frame.destination() else {
+            return self.answer(&frame);
+        };
+        match self.locate(destination).map(|port| &mut self.ports[port]) {
             Some(Port { occupant: Occupant::Running(card), .. }) => card.receive(frame),
             Some(Port { occupant: Occupant::Paused(_), parked, .. }) => parked.push(frame),
             Some(Port { occupant: Occupant::Empty, .. }) => {
                 self.answer_for_absent(frame, ConnectOutcome::NoMatch)
             }
             None => self.answer_for_absent(frame, ConnectOutcome::NotReachable),
+        }
+    }
+
+    /// Answers a frame that is for the fabric.
+    fn answer(&mut self, frame: &ControlFrame) {
+        if let ControlFrame::Discover { by, number } = *frame {
+            let has_driver = |port: &&Port| !matches!(port.occupant, Occupant::Empty);
+            let mut nics: Vec<_> = self.ports.iter().filter(has_driver).map(|port| port.address).collect();
+            nics.sort_unstable();
+            self.carry(ControlFrame::Discovered { to: by, number, nics });
         }
     }
 
@@ -282,6 +294,8 @@ impl Switch {
             ControlFrame::Reply { .. }
             | ControlFrame::Confirm { .. }
             | ControlFrame::Withdraw { .. }
+            | ControlFrame::Discover { .. }
+            | ControlFrame::Discovered { .. }
             | ControlFrame::Disconnect { .. } => {}
         }
     }

@@ -141,6 +141,22 @@ pub enum ControlFrame {
         /// The card that was asked.
         nic: NicAddress,
     },
+    /// "Which cards of the fabric have drivers?" It goes to nobody: the fabric answers.
+    Discover {
+        /// Who asks.
+        by: NicAddress,
+        /// Which of its questions.
+        number: u32,
+    },
+    /// The fabric's answer.
+    Discovered {
+        /// Who asked.
+        to: NicAddress,
+        /// Which of its questions.
+        number: u32,
+        /// The cards, in the order of their addresses.
+        nics: Vec<NicAddress>,
+    },
     /// The connection is over.
     Disconnect {
         /// The end that is told.
@@ -149,16 +165,18 @@ pub enum ControlFrame {
 }
 
 impl ControlFrame {
-    /// The card it goes to.
+    /// The card it goes to. `None`: it is for the fabric.
     #[must_use]
-    pub fn destination(&self) -> NicAddress {
-        match self {
+    pub fn destination(&self) -> Option<NicAddress> {
+        Some(match self {
             Self::Request { remote, .. } | Self::PeerRequest(PeerRequest { remote, .. }) => {
                 NicAddress(remote.host)
             }
             Self::Reply { to, .. } | Self::Confirm { to, .. } | Self::Disconnect { to } => to.nic,
             Self::Withdraw { nic, .. } => *nic,
-        }
+            Self::Discovered { to, .. } => *to,
+            Self::Discover { .. } => return None,
+        })
     }
 }
 

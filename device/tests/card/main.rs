@@ -2,6 +2,7 @@
 
 mod attributes;
 mod behaviour;
+mod discovery;
 mod faults;
 mod harness;
 mod hostile;

@@ -57,6 +57,7 @@
 #define VIANIC_MMAP_DOORBELL 0x30000000
 #define VIANIC_MMAP_REGISTERS 0x40000000
 #define VIANIC_INLINE_PAGES 10
+#define VIANIC_NIC_LIST_ENTRIES 64
 #define VIANIC_NIC_ADDRESS_LEN 6
 #define VIANIC_MAX_DISCRIMINATOR_LEN 28
 
@@ -124,6 +125,7 @@
 #define VIANIC_OPCODE_DISCONNECT 14
 #define VIANIC_OPCODE_SET_VI 15
 #define VIANIC_OPCODE_CONNECT_PEER 16
+#define VIANIC_OPCODE_DISCOVER 17
 
 /* CompletionKind */
 #define VIANIC_COMPLETION_KIND_DESCRIPTOR 1
@@ -341,6 +343,24 @@ struct vianic_connect_block {
 	__u32 reserved;
 };
 
+struct vianic_discover {
+	__u32 first;
+	__u32 reserved;
+	__u64 list;
+	__u64 reserved2[4];
+};
+
+struct vianic_nic_entry {
+	__u8 address[6];
+	__u16 reserved;
+};
+
+struct vianic_nic_list {
+	__u32 total;
+	__u32 count;
+	struct vianic_nic_entry nics[64];
+};
+
 struct vianic_nic_info {
 	__u32 status;
 	__u32 reserved;
@@ -435,6 +455,12 @@ struct vianic_connect_peer_wait {
 	struct vianic_vi_attributes attributes;
 };
 
+struct vianic_discover_nics {
+	__u32 first;
+	__u32 status;
+	struct vianic_nic_list list;
+};
+
 struct vianic_wait {
 	__u32 nra_word;
 	__u32 seen;
@@ -474,5 +500,6 @@ struct vianic_wait {
 #define VIANIC_IOC_SET_VI_ATTRIBUTES _IOWR(0xb7, 19, struct vianic_set_vi_attributes)
 #define VIANIC_IOC_CONNECT_PEER_REQUEST _IOWR(0xb7, 20, struct vianic_connect_request)
 #define VIANIC_IOC_CONNECT_PEER_WAIT _IOWR(0xb7, 21, struct vianic_connect_peer_wait)
+#define VIANIC_IOC_DISCOVER _IOWR(0xb7, 22, struct vianic_discover_nics)
 
 #endif /* VIANIC_ABI_H */

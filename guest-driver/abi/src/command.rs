@@ -49,6 +49,8 @@ open_enum! {
         /// (the block has the peer's attributes), when the two VIs do not go together (`INVALID_RELIABILITY_LEVEL`,
         /// `INVALID_MTU`; both commands), or when the NIC asked has no driver (`NO_MATCH`) or does not exist.
         CONNECT_PEER = 16,
+        /// Finds the NICs of the fabric whose drivers are attached, this one counted: [`Discover`].
+        DISCOVER = 17,
     }
 }
 
@@ -254,4 +256,52 @@ pub struct ConnectBlock {
 }
 shared_layout!(ConnectBlock, 96, {
     local @ 0, remote @ 40, attributes @ 80, connection @ 88, reserved @ 92,
+});
+
+/// Parameters of [`Opcode::DISCOVER`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Discover {
+    /// How many NICs to leave out, in the order of their addresses.
+    pub first: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Guest-physical address of a [`NicList`], aligned to 8; the card's until the command completes.
+    pub list: u64,
+    /// Zero.
+    pub reserved2: [u64; 4],
+}
+shared_layout!(Discover, 48, {
+    first @ 0, reserved @ 4, list @ 8, reserved2 @ 16,
+});
+
+/// NICs that a [`NicList`] holds.
+pub const NIC_LIST_ENTRIES: usize = 64;
+
+/// A NIC of the fabric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NicEntry {
+    /// Its address.
+    pub address: [u8; NIC_ADDRESS_LEN],
+    /// Zero.
+    pub reserved: u16,
+}
+shared_layout!(NicEntry, 8, {
+    address @ 0, reserved @ 6,
+});
+
+/// What DISCOVER answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NicList {
+    /// NICs of the fabric.
+    pub total: u32,
+    /// Entries of `nics` in use.
+    pub count: u32,
+    /// NICs in the order of their addresses.
+    pub nics: [NicEntry; NIC_LIST_ENTRIES],
+}
+shared_layout!(NicList, 520, {
+    total @ 0, count @ 4, nics @ 8,
 });

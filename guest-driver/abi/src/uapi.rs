@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::command::{NetAddress, ViAttributes};
+use crate::command::{NetAddress, NicList, ViAttributes};
 use crate::nic_memory::Registers;
 use crate::shared_layout;
 
@@ -70,6 +70,8 @@ pub const SET_VI_ATTRIBUTES: u32 = iowr::<SetViAttributes>(19);
 pub const CONNECT_PEER_REQUEST: u32 = iowr::<ConnectRequest>(20);
 /// [`ConnectPeerWait`]: waits for what becomes of an attempt with a peer.
 pub const CONNECT_PEER_WAIT: u32 = iowr::<ConnectPeerWait>(21);
+/// [`DiscoverNics`]: finds the NICs of the fabric whose drivers are attached, this one counted.
+pub const DISCOVER: u32 = iowr::<DiscoverNics>(22);
 
 /// A time-out that never comes.
 pub const INFINITE_MS: u64 = u64::MAX;
@@ -309,6 +311,21 @@ pub struct ConnectPeerWait {
 }
 shared_layout!(ConnectPeerWait, 24, {
     vi @ 0, status @ 4, timeout_ms @ 8, attributes @ 16,
+});
+
+/// [`DISCOVER`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DiscoverNics {
+    /// In: how many NICs to leave out, in the order of their addresses.
+    pub first: u32,
+    /// Out: outcome.
+    pub status: u32,
+    /// Out: what there is.
+    pub list: NicList,
+}
+shared_layout!(DiscoverNics, 528, {
+    first @ 0, status @ 4, list @ 8,
 });
 
 /// [`WAIT`]: sleeps until the number of times that the NRA word has fired differs from `seen`, as a futex does: a

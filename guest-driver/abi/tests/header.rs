@@ -94,6 +94,7 @@ fn header() -> String {
         uapi::MMAP_REGISTERS as MMAP_REGISTERS,
     );
     define(&mut out, "INLINE_PAGES", mrt::INLINE_PAGES as u64);
+    define(&mut out, "NIC_LIST_ENTRIES", command::NIC_LIST_ENTRIES as u64);
     define(&mut out, "NIC_ADDRESS_LEN", vianic_abi::NIC_ADDRESS_LEN as u64);
     define(&mut out, "MAX_DISCRIMINATOR_LEN", vianic_abi::MAX_DISCRIMINATOR_LEN as u64);
     enums!(
@@ -128,6 +129,9 @@ fn header() -> String {
         command::Answer,
         command::NetAddress,
         command::ConnectBlock,
+        command::Discover,
+        command::NicEntry,
+        command::NicList,
         uapi::NicInfo,
         uapi::OpenContext,
         uapi::ObjectCall,
@@ -140,6 +144,7 @@ fn header() -> String {
         uapi::ConnectAnswer,
         uapi::ConnectRequest,
         uapi::ConnectPeerWait,
+        uapi::DiscoverNics,
         uapi::Wait,
     );
 
@@ -180,6 +185,7 @@ fn header() -> String {
         ("SET_VI_ATTRIBUTES", uapi::SET_VI_ATTRIBUTES, "set_vi_attributes"),
         ("CONNECT_PEER_REQUEST", uapi::CONNECT_PEER_REQUEST, "connect_request"),
         ("CONNECT_PEER_WAIT", uapi::CONNECT_PEER_WAIT, "connect_peer_wait"),
+        ("DISCOVER", uapi::DISCOVER, "discover_nics"),
     ];
     for (name, request, argument) in ioctls {
         let line = format!("_IOWR({:#x}, {}, struct vianic_{argument})", uapi::IOCTL_TYPE, request & 0xff);

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use vianic_abi::command::{NetAddress, ViAttributes};
+use vianic_abi::command::{NetAddress, NicList, ViAttributes};
 use vianic_abi::nic_memory::Registers;
 use vianic_abi::status::Status;
 
@@ -166,6 +166,13 @@ pub trait Agent: Send + Sync + fmt::Debug {
     /// # Errors
     /// `INVALID_PARAMETER` if there is none such.
     fn disconnect(&self, vi: u16) -> Result<(), AgentError>;
+
+    /// Finds the NICs of the fabric whose drivers are attached, this one counted, in the order of their addresses, without the first
+    /// `first` of them.
+    ///
+    /// # Errors
+    /// `ERROR_RESOURCE`.
+    fn discover(&self, first: u32) -> Result<NicList, AgentError>;
 
     /// Sleeps until the number of times that the NRA word has fired differs from `seen`, as a futex does, and gives the
     /// number. It may return early with `seen`: the caller looks at its queue and waits again.

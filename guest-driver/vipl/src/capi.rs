@@ -7,10 +7,10 @@
 mod connect;
 mod cq;
 mod error_callback;
+mod management;
 mod memory;
 mod name_service;
 mod nic;
-mod not_supported;
 mod notify;
 mod pointers;
 mod stderr_log;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vianic_abi::command::NetAddress;
+use vianic_abi::command::{NetAddress, NicList};
 use vianic_abi::nic_memory::{Counters, LinkState, Registers};
 
 use crate::agent::Agent;
@@ -65,6 +65,25 @@ impl NicId {
 
     pub(crate) fn start_name_service(self) -> Result<NameService> {
         Ok(NameService::start(NicAddress(self.context()?.info.registers.nic_address))?)
+    }
+
+    /// The NICs of the fabric whose drivers are attached, this one counted, in the order of their addresses.
+    ///
+    /// # Errors
+    /// [`Error::InvalidHandle`]; [`Error::NicFailed`].
+    pub fn discover(self) -> Result<Vec<NicAddress>> {
+        let context = self.context()?;
+        let mut found = Vec::new();
+        loop {
+            let first = u32::try_from(found.len()).unwrap_or(u32::MAX);
+            let NicList { total, count, nics } = context.agent.discover(first)?;
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            found.extend(nics.iter().take(count).map(|nic| NicAddress(nic.address)));
+            // The fabric may have changed meanwhile.
+            if count == 0 || u32::try_from(found.len()).is_ok_and(|found| found >= total) {
+                return Ok(found);
+            }
+        }
     }
 
     /// Closes the NIC handle: ends everything that belongs to it, and every wait.

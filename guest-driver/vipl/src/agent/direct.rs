@@ -38,7 +38,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use vianic_abi::command::{Answer, Connect, ConnectBlock, CreateVi, NetAddress, Opcode, SetVi, ViAttributes};
+use vianic_abi::command::{
+    Answer, Connect, ConnectBlock, CreateVi, Discover, NetAddress, NicList, Opcode, SetVi, ViAttributes,
+};
 use vianic_abi::mrt::{ACCESS_RDMA_READ, ACCESS_RDMA_WRITE};
 use vianic_abi::nic_memory::{nra_cq, nra_work_queue};
 use vianic_abi::status::Status;
@@ -345,6 +347,19 @@ impl Agent for DirectAgent {
         }
         self.peers.forget(vi);
         Ok(())
+    }
+
+    fn discover(&self, first: u32) -> Result<NicList, AgentError> {
+        const WORDS: usize = size_of::<NicList>() / 8;
+        let memory = self.link.ram.allocate(size_of::<NicList>() as u64).ok_or(Status::ERROR_RESOURCE)?;
+        let discover = Discover { first, list: memory.address(), ..Discover::default() };
+        if let Err(error) = self.run_on(Opcode::DISCOVER, discover) {
+            // A card that hangs may still write.
+            memory.keep_for_ever();
+            return Err(error);
+        }
+        let words: [u64; WORDS] = memory.load(0);
+        Ok(zerocopy::transmute!(words))
     }
 
     fn wait(&self, nra_word: u32, seen: u32, timeout: Option<Duration>) -> Result<u32, AgentError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater};
-use vianic_abi::command::{NetAddress, ViAttributes};
+use vianic_abi::command::{NetAddress, NicList, ViAttributes};
 use vianic_abi::completion::{MCQ_ENTRIES_LOG2, mcq_size};
 use vianic_abi::nic_memory::NRA_SIZE;
 use vianic_abi::status::Status;
@@ -72,6 +72,7 @@ calls!(
     ConnectAnswer,
     ConnectRequest,
     ConnectPeerWait,
+    DiscoverNics,
     Wait
 );
 
@@ -348,6 +349,11 @@ impl Agent for KernelAgent {
 
     fn disconnect(&self, vi: u16) -> Result<(), AgentError> {
         self.call::<{ uapi::DISCONNECT }, _>("DISCONNECT", object_call(vi.into())).map(drop)
+    }
+
+    fn discover(&self, first: u32) -> Result<NicList, AgentError> {
+        let call = uapi::DiscoverNics { first, ..uapi::DiscoverNics::new_zeroed() };
+        Ok(self.call::<{ uapi::DISCOVER }, _>("DISCOVER", call)?.list)
     }
 
     fn wait(&self, nra_word: u32, seen: u32, timeout: Option<Duration>) -> Result<u32, AgentError> {

@@ -105,6 +105,11 @@ impl<T: Copy> InOut<T> {
     #[cfg(test)]
     pub(crate) const NULL: Self = Self(std::ptr::null_mut());
 
+    /// As a function with a parameter for any structure takes it.
+    pub(crate) fn from_void(place: *mut c_void) -> Self {
+        Self(place.cast())
+    }
+
     pub(crate) fn required(self) -> Result<Place<T>> {
         if self.0.is_null() {
             return Err(Error::InvalidParameter("a pointer to a value is null"));
@@ -326,5 +331,30 @@ impl OutAddress {
             unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), self.0.add(offset), part.len()) };
             offset += part.len();
         }
+    }
+}
+
+/// An array of pointers to where addresses go: null, or as long as another value says.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct OutAddresses(*const *mut u8);
+
+impl OutAddresses {
+    #[cfg(test)]
+    pub(crate) fn from(places: &[*mut u8]) -> Self {
+        Self(places.as_ptr())
+    }
+
+    #[cfg(test)]
+    pub(crate) const NULL: Self = Self(std::ptr::null());
+
+    /// The first `count` of them, none null; no more than C says there are.
+    pub(crate) fn take(self, count: usize) -> Result<Vec<OutAddress>> {
+        if count > 0 && self.0.is_null() {
+            return Err(Error::InvalidParameter("an array of addresses is null"));
+        }
+        // SAFETY: C promises as many pointers as it says, and the caller asks for no more.
+        let place = |i| OutAddress(unsafe { self.0.add(i).read_unaligned() });
+        (0..count).map(|i| place(i).required()).collect()
     }
 }

@@ -3,5 +3,6 @@
 mod calls;
 mod garbage;
 mod header;
+mod management;
 mod name_service;
 mod vendor;

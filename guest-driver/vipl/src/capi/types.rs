@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_ulong, c_ushort, c_void};
 
-use crate::capi::pointers::Handle;
+use crate::capi::pointers::{Handle, OutAddresses};
 use crate::descriptor::ControlSegment;
 
 /// `VIP_ULONG`.
@@ -118,6 +118,15 @@ pub(crate) struct VipMemAttributes {
     pub(crate) ptag: Handle,
     pub(crate) enable_rdma_write: VipBoolean,
     pub(crate) enable_rdma_read: VipBoolean,
+}
+
+/// `VIP_AUTODISCOVERY_LIST`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct VipAutodiscoveryList {
+    pub(crate) number_of_hops: VipUlong,
+    pub(crate) ad_addr_array: OutAddresses,
+    pub(crate) num_ad_addrs: VipUlong,
 }
 
 /// `VIP_ERROR_DESCRIPTOR`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use vianic_abi::command::{NetAddress, ViAttributes};
+use vianic_abi::command::{NIC_LIST_ENTRIES, NetAddress, NicList, ViAttributes};
 use vianic_abi::completion::{
     COMPLETION_RECEIVE, Completion, CompletionKind, Producer, PushError, mcq_size, take_armed,
 };
@@ -65,6 +65,8 @@ struct State {
     connect_answers: VecDeque<Result<(), Status>>,
     accept_answers: VecDeque<Result<(), Status>>,
     rejected: Vec<u32>,
+    /// NICs on the fabric.
+    fabric: u8,
     /// Attempts with peers: what became of each, if it has ended.
     attempts: HashMap<u16, Option<Result<(), Status>>>,
     incoming: VecDeque<IncomingRequest>,
@@ -135,6 +137,11 @@ impl Card {
         *state.attempts.get_mut(&vi).expect("an attempt") = Some(outcome);
         state.vis.get_mut(&vi).expect("a VI").connected = outcome.is_ok();
         self.changed.notify_all();
+    }
+
+    /// So many NICs are on the fabric.
+    pub(crate) fn set_fabric(&self, nics: u8) {
+        self.state.lock().fabric = nics;
     }
 
     /// Attempts with peers that nobody was told of.
@@ -514,6 +521,17 @@ impl Agent for Card {
             }
             answer => answer,
         }
+    }
+
+    fn discover(&self, first: u32) -> Result<NicList, AgentError> {
+        let state = self.state.lock();
+        let mut list = NicList { total: u32::from(state.fabric), ..NicList::new_zeroed() };
+        let nics = (0..state.fabric).skip(usize::try_from(first).unwrap()).take(NIC_LIST_ENTRIES);
+        for (entry, n) in list.nics.iter_mut().zip(nics) {
+            entry.address = [2, 0, 0, 0, 0, n];
+            list.count += 1;
+        }
+        Ok(list)
     }
 
     fn disconnect(&self, vi: u16) -> Result<(), AgentError> {

@@ -49,7 +49,8 @@ fn a_connection_shows_before_it_is_told_and_a_failure_afterwards() {
     vi.disconnect().unwrap();
     let mut descriptor = TestDescriptor::new(1);
     post(vi, Queue::Receive, &mut descriptor).unwrap();
-    let failures: [(Status, fn(&Error) -> bool); 5] = [
+    type IsExpected = fn(&Error) -> bool;
+    let failures: [(Status, IsExpected); 5] = [
         (Status::TIMEOUT, |error| matches!(error, Error::TimedOut)),
         (Status::INVALID_RELIABILITY_LEVEL, |error| matches!(error, Error::InvalidReliabilityLevel)),
         (Status::INVALID_MTU, |error| matches!(error, Error::InvalidTransferSize)),

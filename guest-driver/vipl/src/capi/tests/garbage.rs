@@ -5,7 +5,9 @@ use std::ptr::null_mut;
 
 use crate::capi::pointers::{Handle, In, InAddress, InOut, Name, Out, OutAddress, OutString};
 use crate::capi::types::{DescriptorPtr, VipBoolean, VipReturn};
-use crate::capi::{connect, cq, error_callback, memory, name_service, nic, notify, transfer, vendor, vi};
+use crate::capi::{
+    connect, cq, error_callback, management, memory, name_service, nic, notify, transfer, vendor, vi,
+};
 use crate::tests;
 
 /// Values that programs have been seen to pass, and neighbours of a handle that exists: other uses of its slot and other
@@ -47,8 +49,10 @@ fn no_function_takes_a_handle_that_names_nothing() {
                     memory::VipDestroyPtag(handle, handle),
                     memory::VipRegisterMem(handle, null_mut(), 1, In::NULL, Out::to(&mut 0)),
                     memory::VipDeregisterMem(handle, null_mut(), 1),
+                    memory::VipSetMemAttributes(handle, null_mut(), 1, In::NULL),
                     vi::VipCreateVi(handle, In::NULL, handle, handle, Out::to(&mut other)),
                     vi::VipDestroyVi(handle),
+                    vi::VipSetViAttributes(handle, In::NULL),
                     vi::VipQueryVi(handle, Out::NULL, Out::NULL, Out::NULL, Out::NULL),
                     transfer::VipPostSend(handle, descriptor.pointer(), 1),
                     transfer::VipPostRecv(handle, descriptor.pointer(), 1),
@@ -70,7 +74,11 @@ fn no_function_takes_a_handle_that_names_nothing() {
                     connect::VipConnectAccept(handle, vi_handle),
                     connect::VipConnectReject(handle),
                     connect::VipConnectRequest(handle, place(), place(), 1, Out::NULL),
+                    connect::VipConnectPeerRequest(handle, place(), place(), 1),
+                    connect::VipConnectPeerDone(handle, Out::NULL),
+                    connect::VipConnectPeerWait(handle, Out::NULL),
                     connect::VipDisconnect(handle),
+                    management::VipQuerySystemManagementInfo(handle, 1, null_mut()),
                     error_callback::VipErrorCallback(handle, null_mut(), None),
                     notify::VipSendNotify(handle, null_mut(), Some(never_vi)),
                     notify::VipRecvNotify(handle, null_mut(), Some(never_vi)),

@@ -150,11 +150,12 @@ fn changed_attributes_are_there_and_the_card_has_let_go_of_the_old_ones() {
     let before = card.entry(handle);
     mrt.change(handle, 4, 2, &card).expect("the card drains");
     assert_eq!(card.entry(handle), MrtEntry { ptag: 4, access: 2, ..before });
-    assert_eq!(card.nic_memory.mdl()[0].load(Ordering::Relaxed), handle);
-    assert_eq!((card.nic_memory.mdl_drained(), *card.drains.borrow()), (1, 1));
+    let mdl = card.nic_memory.requests_area().words::<AtomicU32>(in_memory(MDL_OFFSET), 1);
+    assert_eq!(mdl[0].load(Ordering::Relaxed), handle);
+    assert_eq!((read::<1>(card.mdl_insert), *card.drains.borrow()), ([1], 1));
     // Its pages stay until it is deregistered.
     mrt.deregister(handle, &card).expect("room in the MDL");
-    assert_eq!(mrt.state.lock().limbo.len(), 1);
+    assert_eq!(mrt.state.lock().retired.len(), 1);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub use direct::{DirectCards, Footprint};
 pub use fabric::{Builder, TestFabric, fabric};
 pub use guest::{install, nothing_left};
 pub use installation::Installation;
-pub use program::program;
+pub use program::{example, program};
 pub use tap::Report;
 pub use vianic;
 pub use vianic_guest_agent::{ExitStatus, ModuleState};

@@ -19,12 +19,20 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     let folder = match built.get(package) {
         Some(folder) => folder.clone(),
         None => {
-            let folder = build(package)?;
+            let folder = build(package, &[])?;
             built.insert(package.to_owned(), folder.clone());
             folder
         }
     };
     Ok(folder.join(name))
+}
+
+/// Builds an example of a package if it is out of date, and says where it is.
+///
+/// # Errors
+/// If it does not compile.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    Ok(build(package, &["--example", name])?.join("examples").join(name))
 }
 
 /// The card's program.
@@ -35,7 +43,7 @@ pub(crate) fn device() -> Result<PathBuf> {
     }
 }
 
-fn build(package: &str) -> Result<PathBuf> {
+fn build(package: &str, what: &[&str]) -> Result<PathBuf> {
     // <target>/<profile>/deps/<test>
     let test = std::env::current_exe()?;
     let profile = test.ancestors().nth(2).context("the test is not in cargo's target directory")?;
@@ -44,6 +52,7 @@ fn build(package: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--package", package])
+        .args(what)
         .args(["--profile", if name == "debug" { "dev" } else { name }])
         .arg("--target-dir")
         .arg(target)

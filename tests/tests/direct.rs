@@ -149,3 +149,23 @@ fn what_a_user_gets_wrong_is_said() -> Result<()> {
     ensure!(String::from_utf8_lossy(&info.stdout).contains("02:56:49:41:00:01"));
     cards.stop()
 }
+
+#[test]
+fn the_examples_run() -> Result<()> {
+    let cards = DirectCards::launch("the examples", 1)?;
+    for (name, says) in [
+        ("ping_pong", "1000 round trips"),
+        ("rdma", "65536 bytes written, 65536 read back"),
+        ("completion_queue", "8 messages from 8 VIs"),
+    ] {
+        let output = Command::new(vianic_tests::example("vipl", name)?).arg(cards.nic(0)).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && said.contains(says),
+            "{name}: {}\n{said}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    cards.stop()
+}

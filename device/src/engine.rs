@@ -218,9 +218,12 @@ impl EngineHandle {
     }
 }
 
-/// Turns without a look at the eventfds while there is work, and while there is none.
-const TURNS_BUSY: u32 = 16;
-const TURNS_IDLE: u32 = 64;
+/// Nanoseconds between looks at the eventfds while some card keeps the engine busy: what a doorbell of another card may have
+/// to wait.
+const LOOK_INTERVAL: u64 = 20_000;
+
+/// Turns between looks at the clock.
+const TURNS_PER_TICK: u32 = 8;
 
 /// The engine's thread.
 struct Runner {
@@ -282,36 +285,62 @@ impl Runner {
 
     /// Gives the cards turns until it is time to look at the eventfds.
     fn turns(&mut self) -> Poll {
-        let mut turns = 0;
+        let begin = self.now();
+        let mut now = begin;
+        let mut turns = 0_u32;
+        let mut worked = false;
         loop {
-            let mut next = Poll::Asleep;
-            let start = self.start;
-            let now = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let patience = self.crowding.patience();
-            for nic in 0..self.switch.len() {
-                if let Some(card) = self.switch.running(nic) {
-                    next = next.max(card.turn(now, patience));
+            let (next, moved) = self.turn(now);
+            worked |= moved;
+            turns += 1;
+            if next < Poll::Busy || turns.is_multiple_of(TURNS_PER_TICK) {
+                now = self.now();
+                // Work takes its time; between turns without any, time passes only while somebody else has the processor.
+                if std::mem::take(&mut worked) {
+                    self.crowding.worked();
+                } else {
+                    self.crowding.idle(now);
                 }
-            }
-            let moved = self.switch.exchange();
-            for nic in 0..self.switch.len() {
-                self.deliver_events(nic);
-            }
-            if moved {
-                self.crowding.worked();
-                next = Poll::Busy;
-                turns += TURNS_IDLE / TURNS_BUSY;
-            } else {
-                self.crowding.idle(now());
-                turns += 1;
-            }
-            if next < Poll::Busy || turns >= TURNS_IDLE {
-                return next;
+                if next < Poll::Busy || now.saturating_sub(begin) >= LOOK_INTERVAL {
+                    return next;
+                }
             }
             if !moved {
                 std::hint::spin_loop();
             }
         }
+    }
+
+    /// Gives each card that may have something to do a turn, and carries what they have to say to each other. How soon the next
+    /// turn is due, and whether anything moved.
+    fn turn(&mut self, now: u64) -> (Poll, bool) {
+        let mut next = Poll::Asleep;
+        let patience = self.crowding.patience();
+        let mut n = 0;
+        while let Some(nic) = self.switch.awake(n) {
+            n += 1;
+            if let Some(card) = self.switch.running(nic) {
+                next = next.max(card.turn(now, patience));
+            }
+        }
+        let moved = self.switch.exchange();
+        let mut n = 0;
+        while let Some(nic) = self.switch.awake(n) {
+            n += 1;
+            self.deliver_events(nic);
+        }
+        if moved {
+            return (Poll::Busy, true);
+        }
+        if next == Poll::Asleep {
+            self.switch.put_to_rest();
+        }
+        (next, false)
+    }
+
+    /// Nanoseconds since the engine started.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn deliver_events(&mut self, nic: NicId) {

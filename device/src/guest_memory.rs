@@ -2,10 +2,13 @@
 //! time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use thiserror::Error;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, VolatileSlice};
+use vianic_abi::sync::{Atomics as _, Native};
+use vm_memory::{
+    Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _, VolatileSlice,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::shared::{AllAtomic, View};
@@ -33,19 +36,37 @@ pub struct Range {
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
     map: Arc<GuestMemoryMmap>,
+    /// The map's regions, so that an address costs a few instructions: guests have very few of them.
+    regions: Arc<[Region]>,
+}
+
+/// A piece of guest RAM.
+#[derive(Debug)]
+struct Region {
+    start: u64,
+    bytes: View<AtomicU8>,
 }
 
 impl GuestMemory {
     /// Guest RAM as mapped in `map`.
     #[must_use]
     pub fn new(map: Arc<GuestMemoryMmap>) -> Self {
-        Self { map }
+        let regions = map.iter().filter_map(|region| {
+            let length = usize::try_from(region.len()).ok()?;
+            let slice = map.get_slice(region.start_addr(), length).ok()?;
+            let bytes = View::new(&slice, length, map.clone())?;
+            Some(Region { start: region.start_addr().0, bytes })
+        });
+        Self { regions: regions.collect(), map }
     }
 
+    #[inline]
     fn slice(&self, range: Range) -> Result<VolatileSlice<'_>, NotMemory> {
-        self.map
-            .get_slice(GuestAddress(range.address), range.length)
-            .map_err(|_| NotMemory { address: range.address, length: range.length })
+        let Range { address, length } = range;
+        self.regions
+            .iter()
+            .find_map(|region| region.bytes.bytes(address.wrapping_sub(region.start), length))
+            .ok_or(NotMemory { address, length })
     }
 
     /// Whether a range is all in one piece of guest RAM.
@@ -96,13 +117,21 @@ impl GuestMemory {
             .map_err(|_| NotMemory { address, length: size_of::<T>() })
     }
 
+    /// The byte at `address` will be written soon: its cache line is fetched meanwhile.
+    #[inline]
+    pub fn prefetch_for_write(&self, address: u64) {
+        if let Ok(slice) = self.slice(Range { address, length: 1 }) {
+            Native::prefetch_for_write(slice.ptr_guard().as_ptr());
+        }
+    }
+
     /// Reads an aligned 64-bit word in one piece.
     ///
     /// # Errors
     /// If it is not in guest RAM, or not aligned.
     #[inline]
     pub fn load_u64(&self, address: u64) -> Result<u64, NotMemory> {
-        self.map.load(GuestAddress(address), Ordering::Relaxed).map_err(|_| NotMemory { address, length: 8 })
+        self.word(address).map(|word| word.load(Ordering::Relaxed))
     }
 
     /// Stores an aligned 64-bit word in one piece, after everything that was written before.
@@ -111,11 +140,16 @@ impl GuestMemory {
     /// If it is not in guest RAM, or not aligned.
     #[inline]
     pub fn store_u64_release(&self, address: u64, value: u64) -> Result<(), NotMemory> {
-        let slice = self.slice(Range { address, length: 8 })?;
-        let word: &AtomicU64 = vm_memory::VolatileMemory::get_atomic_ref(&slice, 0)
-            .map_err(|_| NotMemory { address, length: 8 })?;
-        word.store(value, Ordering::Release);
-        Ok(())
+        self.word(address).map(|word| word.store(value, Ordering::Release))
+    }
+
+    #[inline]
+    fn word(&self, address: u64) -> Result<&AtomicU64, NotMemory> {
+        let no_word = NotMemory { address, length: 8 };
+        self.regions
+            .iter()
+            .find_map(|region| region.bytes.word(address.wrapping_sub(region.start)))
+            .ok_or(no_word)
     }
 }
 

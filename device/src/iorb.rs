@@ -46,6 +46,15 @@ pub struct DescriptorAddress {
     pub handle: u32,
 }
 
+/// Where a descriptor was found in guest memory, and when: valid as long as the card has let go of no registration since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// Guest-physical address.
+    pub address: u64,
+    /// The card's count of registrations let go of ([`ShadowMrt::epoch`](crate::nic::shadow_mrt::ShadowMrt::epoch)).
+    pub epoch: u64,
+}
+
 /// A descriptor in the card's own terms.
 #[derive(Clone, Debug)]
 pub struct Iorb {
@@ -55,6 +64,8 @@ pub struct Iorb {
     pub work: Work,
     /// Where its completion goes.
     pub descriptor: DescriptorAddress,
+    /// The same, as it was found when the descriptor was accepted.
+    pub location: Location,
     /// Data segments.
     pub segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
     /// Bytes of all segments: to send, or room for what comes.
@@ -69,11 +80,13 @@ pub struct Iorb {
 impl Iorb {
     /// The IORB of an inline descriptor.
     #[must_use]
-    pub fn from_inline(queue: WorkQueue, address: u64, body: &InlineBody) -> Self {
+    #[inline]
+    pub fn from_inline(queue: WorkQueue, address: u64, location: Location, body: &InlineBody) -> Self {
         let descriptor = DescriptorAddress { address, handle: body.descriptor_handle };
-        let segments = body.segments.iter().copied().take(usize::from(body.segment_count)).collect();
         let within = body.segment_count <= INLINE_SEGMENTS;
-        Self::new(queue, descriptor, body.control, body.immediate, segments, within)
+        let segments =
+            SmallVec::from_buf_and_len(body.segments, body.segment_count.min(INLINE_SEGMENTS).into());
+        Self::new(queue, (descriptor, location), body.control, body.immediate, segments, within)
     }
 
     /// The IORB of an indirect descriptor, from a copy of its control segment and as many segments as
@@ -81,43 +94,40 @@ impl Iorb {
     #[must_use]
     pub fn from_indirect(
         queue: WorkQueue,
-        descriptor: DescriptorAddress,
+        (descriptor, location): (DescriptorAddress, Location),
         control: &ControlSegment,
         segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
     ) -> Self {
         let within = control.segment_count <= MAX_SEGMENTS;
-        Self::new(queue, descriptor, control.control, control.immediate, segments, within)
+        Self::new(queue, (descriptor, location), control.control, control.immediate, segments, within)
     }
 
+    #[inline]
     fn new(
         queue: WorkQueue,
-        descriptor: DescriptorAddress,
+        (descriptor, location): (DescriptorAddress, Location),
         control: u16,
         immediate: u32,
         segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
         segment_count_ok: bool,
     ) -> Self {
-        let operation = Operation(control & Control::OPERATION_MASK);
         let mut segments = segments;
-        let work = match (queue, operation) {
+        let work = match (queue, Operation(control & Control::OPERATION_MASK)) {
             (WorkQueue::Receive, Operation::SEND_RECEIVE) => Some(Work::Receive),
             (WorkQueue::Send, Operation::SEND_RECEIVE) => Some(Work::Send),
-            // The first segment is the address segment.
-            (WorkQueue::Send, Operation::RDMA_WRITE | Operation::RDMA_READ) if !segments.is_empty() => {
-                let Segment { address, handle, .. } = segments.remove(0);
-                let remote = RemoteAddress { address, handle };
-                Some(if operation == Operation::RDMA_READ {
-                    Work::RdmaRead(remote)
-                } else {
-                    Work::RdmaWrite(remote)
+            (WorkQueue::Send, operation @ (Operation::RDMA_WRITE | Operation::RDMA_READ)) => {
+                take_remote(&mut segments).map(|remote| match operation {
+                    Operation::RDMA_READ => Work::RdmaRead(remote),
+                    _ => Work::RdmaWrite(remote),
                 })
             }
             _ => None,
         };
         let total: u64 = segments.iter().map(|segment| u64::from(segment.length)).sum();
+        let length = u32::try_from(total);
         let fault = if !segment_count_ok || control & Control::RESERVED_MASK != 0 || work.is_none() {
             Some(DescriptorStatus::FORMAT_ERROR)
-        } else if u32::try_from(total).is_err() {
+        } else if length.is_err() {
             Some(DescriptorStatus::LENGTH_ERROR)
         } else {
             None
@@ -132,12 +142,22 @@ impl Iorb {
             queue,
             work: work.unwrap_or(plain),
             descriptor,
+            location,
             segments,
-            length: u32::try_from(total).unwrap_or(u32::MAX),
+            length: length.unwrap_or(u32::MAX),
             immediate,
             fault,
         }
     }
+}
+
+/// Takes the address segment of an RDMA operation, which is the first.
+fn take_remote(segments: &mut SmallVec<[Segment; INLINE_SEGMENTS as usize]>) -> Option<RemoteAddress> {
+    if segments.is_empty() {
+        return None;
+    }
+    let Segment { address, handle, .. } = segments.remove(0);
+    Some(RemoteAddress { address, handle })
 }
 
 /// How many segments of an indirect descriptor are worth copying: none of one whose count is beyond the limit.
@@ -159,7 +179,7 @@ mod tests {
     fn inline(control: u16, segment_count: u16, lengths: [u32; 2]) -> Iorb {
         let segments = lengths.map(|length| Segment { address: 0x1000, handle: 1, length });
         let body = InlineBody { control, segment_count, immediate: 7, segments, ..InlineBody::default() };
-        Iorb::from_inline(WorkQueue::Send, 0x40, &body)
+        Iorb::from_inline(WorkQueue::Send, 0x40, Location::default(), &body)
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use vianic_abi::completion::{McqHeader, McqSlot};
 use vianic_abi::token_table::{Header, Slot};
@@ -23,6 +23,8 @@ use vm_memory::VolatileSlice;
 /// pattern must be valid.
 pub unsafe trait AllAtomic {}
 
+// SAFETY: atomics of integers.
+unsafe impl AllAtomic for AtomicU8 {}
 // SAFETY: atomics of integers.
 unsafe impl AllAtomic for AtomicU32 {}
 // SAFETY: atomics of integers.
@@ -65,6 +67,35 @@ impl<T: AllAtomic> View<T> {
             len,
             _mapping: mapping,
         })
+    }
+}
+
+impl View<AtomicU8> {
+    /// The `length` bytes at `offset`, as memory to copy from and to. `None` if they are not all in the view.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, offset: u64, length: usize) -> Option<VolatileSlice<'_>> {
+        let start = self.bytes_from(usize::try_from(offset).ok()?, length)?;
+        // SAFETY: so many bytes are mapped there, and stay so as long as `self` lives. A volatile slice is read and written by
+        // copying only, so others may write meanwhile.
+        Some(unsafe { VolatileSlice::new(start.as_ptr().cast(), length) })
+    }
+
+    /// The aligned 64-bit word at `offset`. `None` if it is not all in the view, or not aligned.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, offset: u64) -> Option<&AtomicU64> {
+        let offset = usize::try_from(offset).ok()?;
+        let word = self.bytes_from(offset, size_of::<AtomicU64>())?.cast::<AtomicU64>();
+        // SAFETY: in the view, as `bytes_from` checked, and aligned; an atomic, so others may write meanwhile.
+        if word.is_aligned() { Some(unsafe { word.as_ref() }) } else { None }
+    }
+
+    #[inline]
+    fn bytes_from(&self, offset: usize, length: usize) -> Option<NonNull<AtomicU8>> {
+        let within = offset.checked_add(length).is_some_and(|end| end <= self.len);
+        // SAFETY: not beyond the end of the view.
+        within.then(|| unsafe { self.start.add(offset) })
     }
 }
 

@@ -9,7 +9,7 @@ use vianic_abi::nic_memory::{Counter, NRA_ERRORS, NRA_MCQ, nra_cq};
 use vianic_abi::status::{ErrorCode, Status};
 use vianic_abi::sync::{Atomics as _, Native};
 
-use crate::iorb::{DescriptorAddress, Iorb, Work, WorkQueue};
+use crate::iorb::{DescriptorAddress, Iorb, Location, Work, WorkQueue};
 use crate::nic::context::{Context, Reported};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
 use crate::nic::{Core, vi};
@@ -68,6 +68,7 @@ pub struct ViNumber {
 
 impl Core {
     /// Completes the descriptor of `iorb`, which was posted to VI `number` of `context`.
+    #[inline]
     pub fn complete(&mut self, context: &mut Context, number: ViNumber, iorb: &Iorb, outcome: Outcome) {
         let Some(vi) = context.vi(number.vi) else {
             return;
@@ -82,8 +83,7 @@ impl Core {
             if outcome.error.is_empty() { Counter::completions } else { Counter::completion_errors };
         self.memory.count(counter, 1);
         let Some(cq) = cq else {
-            Native::fence();
-            self.notify(number.context, vi::nra_word(number.vi, iorb.queue));
+            self.waiters.ask(number.context, vi::nra_word(number.vi, iorb.queue));
             return;
         };
         let completion = Completion {
@@ -107,7 +107,11 @@ impl Core {
         iorb: &Iorb,
         outcome: Outcome,
     ) -> Result<(), ProtectionFault> {
-        let control_segment = self.descriptor_location(rights, iorb.descriptor)?;
+        let control_segment = if self.shadow.is_current((&self.memory, &self.host), iorb.location.epoch) {
+            iorb.location.address
+        } else {
+            self.descriptor_location(rights, iorb.descriptor)?.address
+        };
         let memory = self.host.memory();
         if let Some(immediate) = outcome.immediate {
             memory.write(control_segment + IMMEDIATE_OFFSET, &immediate).map_err(|_| ProtectionFault)?;
@@ -121,20 +125,25 @@ impl Core {
         memory.store_u64_release(control_segment + COMPLETION_OFFSET, word).map_err(|_| ProtectionFault)
     }
 
-    /// Guest-physical address of a descriptor's control segment.
+    /// Where a descriptor's control segment is.
     ///
     /// # Errors
     /// If the descriptor is not in memory that `rights` may use.
+    #[inline]
     pub fn descriptor_location(
         &mut self,
         rights: Rights,
         descriptor: DescriptorAddress,
-    ) -> Result<u64, ProtectionFault> {
+    ) -> Result<Location, ProtectionFault> {
         let mut ranges = Ranges::new();
         self.resolve(rights, (descriptor.address, descriptor.handle, 32), &mut ranges)?;
         // Aligned to 64 bytes, it lies in one page.
         match ranges[..] {
-            [range] => Ok(range.address),
+            [range] => {
+                // The application wrote it last, and the completion goes there.
+                self.host.memory().prefetch_for_write(range.address);
+                Ok(Location { address: range.address, epoch: self.shadow.epoch() })
+            }
             _ => Err(ProtectionFault),
         }
     }
@@ -176,40 +185,61 @@ impl Core {
             return;
         }
         match context.report(completion) {
-            Ok(Reported::InQueue) => self.notify_waiters(number, &[completion]),
+            Ok(Reported::InQueue) => self.ask_waiters(number, &completion),
             Ok(Reported::HeldBack) => self.memory.count(Counter::mcq_stalls, 1),
-            Err(reason) => context.broken = Some(reason),
+            Err(reason) => self.broke_the_rules(context, reason),
         }
     }
 
     /// There may be room in a context's MCQ again: moves what was held back.
     pub fn flush_backlog(&mut self, context: &mut Context, number: u16) {
         match context.flush_backlog() {
-            Ok(moved) => self.notify_waiters(number, &moved),
-            Err(reason) => context.broken = Some(reason),
+            Ok(moved) => moved.iter().for_each(|completion| self.ask_waiters(number, completion)),
+            Err(reason) => self.broke_the_rules(context, reason),
         }
     }
 
-    /// Asks the NRA about entries that are in the MCQ now.
-    fn notify_waiters(&mut self, context: u16, completions: &[Completion]) {
-        if completions.is_empty() {
+    /// Whoever waits for an entry that is in the MCQ now is to be asked for.
+    fn ask_waiters(&mut self, context: u16, completion: &Completion) {
+        match CompletionKind(completion.kind) {
+            CompletionKind::DESCRIPTOR => self.waiters.ask(context, nra_cq(completion.cq)),
+            CompletionKind::ERROR => self.waiters.ask(context, NRA_ERRORS),
+            _ => {}
+        }
+        self.waiters.ask(context, NRA_MCQ);
+    }
+
+    /// Looks at the NRA words of all that was completed since the last time, behind one fence for all of it, and notifies
+    /// whoever armed them.
+    pub fn notify_waiters(&mut self) {
+        if self.waiters.words.is_empty() {
             return;
         }
         Native::fence();
-        for completion in completions {
-            match CompletionKind(completion.kind) {
-                CompletionKind::DESCRIPTOR => self.notify(context, nra_cq(completion.cq)),
-                CompletionKind::ERROR => self.notify(context, NRA_ERRORS),
-                _ => {}
+        for (context, word) in self.waiters.words.drain(..) {
+            if take_armed::<Native>(self.memory.nra_word(context, word)) {
+                self.memory.count(Counter::notifications, 1);
+                self.events.push(Event { kind: EventKind::NOTIFY.0, context, nra_word: word });
             }
         }
-        self.notify(context, NRA_MCQ);
     }
+}
 
-    fn notify(&mut self, context: u16, word: u32) {
-        if take_armed::<Native>(self.memory.nra_word(context, word)) {
-            self.memory.count(Counter::notifications, 1);
-            self.events.push(Event { kind: EventKind::NOTIFY.0, context, nra_word: word });
+/// NRA words to look at: of queues on which something was completed.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    words: Vec<(u16, u32)>,
+}
+
+impl Waiters {
+    /// How far back a word is looked for before it is added: what one VI or one completion queue completes in a row is
+    /// looked at once.
+    const ROW: usize = 4;
+
+    #[inline]
+    fn ask(&mut self, context: u16, word: u32) {
+        if !self.words.iter().rev().take(Self::ROW).any(|asked| *asked == (context, word)) {
+            self.words.push((context, word));
         }
     }
 }

@@ -35,6 +35,8 @@ impl Drain {
 #[derive(Debug, Default)]
 pub struct DeregistrationList {
     drainer: Drainer,
+    /// How often registrations were forgotten.
+    epoch: u64,
 }
 
 impl DeregistrationList {
@@ -46,12 +48,27 @@ impl DeregistrationList {
         }
     }
 
+    /// Counts the times that registrations were forgotten.
+    #[inline]
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether no registration that was good in `epoch` has been deregistered since.
+    #[inline]
+    #[must_use]
+    pub fn is_current(&self, nic_memory: &NicMemory, host: &Host, epoch: u64) -> bool {
+        self.epoch == epoch && !self.drainer.is_behind(nic_memory.mdl(host.mdl_insert()))
+    }
+
     #[cold]
     fn forget_waiting(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
         let handles = self.drainer.forget(nic_memory.mdl(host.mdl_insert()), |what| match what {
             Forget::Handle(handle) => shadow_mrt::forget(nic_memory, handle),
             Forget::Everything => shadow_mrt::clear(nic_memory),
         });
+        self.epoch += 1;
         nic_memory.count(why.counter(handles), handles.into());
         nic_memory.count_max(Counter::mdl_high_water, handles.into());
     }

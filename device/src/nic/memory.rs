@@ -23,13 +23,16 @@ use crate::shared::View;
 /// A slot of the shadow MRT: an MRT entry as words.
 pub type ShadowSlot = [AtomicU64; MRT_ENTRY_WORDS];
 
+/// Slots of the shadow MRT.
+pub const SHADOW_SLOTS: usize = SHADOW_MRT_ENTRIES as usize;
+
 /// The card's memory. One memfd: region 0 (registers), then region 1 (requests).
 #[derive(Debug)]
 pub struct NicMemory {
     file: File,
     registers: View<AtomicU32>,
     counters: View<AtomicU64>,
-    shadow: View<ShadowSlot>,
+    shadow: View<[ShadowSlot; SHADOW_SLOTS]>,
     requests: Vec<View<AtomicU32>>,
     mdl: View<AtomicU32>,
 }
@@ -52,7 +55,7 @@ impl NicMemory {
         Ok(Self {
             registers: view(&map, 0, size_of::<Registers>() / 4)?,
             counters: view(&map, COUNTERS_OFFSET, Counters::FIELDS.len())?,
-            shadow: view(&map, SHADOW_MRT_OFFSET, usize_of(SHADOW_MRT_ENTRIES))?,
+            shadow: view(&map, SHADOW_MRT_OFFSET, 1)?,
             requests: (0..MAX_CONTEXTS)
                 .map(|context| view(&map, REGISTERS_SIZE + nra_offset(context), usize_of(NRA_WORDS)))
                 .collect::<io::Result<_>>()?,
@@ -101,8 +104,8 @@ impl NicMemory {
     /// The shadow MRT's slots.
     #[inline]
     #[must_use]
-    pub fn shadow(&self) -> &[ShadowSlot] {
-        &self.shadow
+    pub fn shadow(&self) -> &[ShadowSlot; SHADOW_SLOTS] {
+        &self.shadow[0]
     }
 
     /// Adds to a counter. The engine's thread is the only writer.

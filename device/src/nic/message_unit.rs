@@ -9,21 +9,20 @@ use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKin
 use zerocopy::IntoBytes as _;
 
 use crate::guest_memory::NotMemory;
-use crate::iorb::{DescriptorAddress, Iorb, WorkQueue, indirect_segments, is_aligned};
+use crate::iorb::{DescriptorAddress, Iorb, Location, WorkQueue, indirect_segments, is_aligned};
 use crate::nic::completion::{Outcome, ViNumber};
 use crate::nic::mdl::Drain;
 use crate::nic::pacing::{Patience, Poll};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
-use crate::nic::vi::ViState;
+use crate::nic::vi::{Admission, ViState};
 use crate::nic::{Card, Core};
 use crate::vito::frame::Ranges;
 use vianic_abi::descriptor::DescriptorStatus;
 
 impl Card {
     /// One turn: takes the contexts that rang from the Out Post FIFO and gives each context that is polled one copy
-    /// operation. Says how soon the next turn is due; `now` is in nanoseconds and only read when a table is
-    /// empty.
-    pub fn turn(&mut self, now: impl Fn() -> u64, patience: Patience) -> Poll {
+    /// operation. Says how soon the next turn is due; `now` is in nanoseconds.
+    pub fn turn(&mut self, now: u64, patience: Patience) -> Poll {
         // No message is under way between two turns.
         self.core.shadow.let_go(&self.core.memory, &self.core.host);
         while let Some(context) = self.fifo.pop() {
@@ -36,7 +35,7 @@ impl Card {
                 break;
             };
             let poll =
-                if self.primary_loop(number) > 0 { Poll::Busy } else { self.rest(number, &now, patience) };
+                if self.primary_loop(number) > 0 { Poll::Busy } else { self.rest(number, now, patience) };
             let polled = |context: &crate::nic::context::Context| context.polled;
             if self.contexts[usize::from(number)].as_ref().is_some_and(polled) {
                 self.polled.push_back(number);
@@ -68,13 +67,13 @@ impl Card {
     }
 
     /// A table was found empty.
-    fn rest(&mut self, number: u16, now: impl Fn() -> u64, patience: Patience) -> Poll {
+    fn rest(&mut self, number: u16, now: u64, patience: Patience) -> Poll {
         let Some(context) =
             self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
         else {
             return Poll::Asleep;
         };
-        match context.pacing.empty(now(), patience) {
+        match context.pacing.empty(now, patience) {
             Poll::Asleep => {}
             poll => return poll,
         }
@@ -95,12 +94,13 @@ impl Card {
             return 0;
         };
         let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
         let asked = context.pacing.batch();
         self.core.copy_entries(context, asked, &mut batch);
         let found = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         context.pacing.copied(found);
-        for token in batch.drain(..) {
-            self.handle(number, &token);
+        for token in &batch {
+            self.handle(number, token);
         }
         self.batch = batch;
         if let Some(context) = self.contexts[usize::from(number)].as_mut().filter(|_| found > 0) {
@@ -143,7 +143,7 @@ impl Card {
             }
             _ => {
                 if let Some(context) = &mut self.contexts[usize::from(number)] {
-                    context.broken = Some("it posted an entry that it must not post");
+                    self.core.broke_the_rules(context, "it posted an entry that it must not post");
                 }
                 Counter::tokens_refused
             }
@@ -160,47 +160,35 @@ impl Card {
         };
         let vi_number = ViNumber { context: number, vi: token.vi };
         let queue = if token.flags & TOKEN_RECEIVE != 0 { WorkQueue::Receive } else { WorkQueue::Send };
-        let iorb = context.vi(token.vi).ok_or(ProtectionFault).and_then(|vi| {
-            let rights = Rights::local(number, vi.ptag);
-            self.core.build_iorb(rights, queue, token)
-        });
-        match iorb {
-            Ok(iorb) => self.pass_to_vito(vi_number, iorb),
+        let Some(vi) = context.vi(token.vi) else {
+            return self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
+        };
+        let rights = Rights::local(number, vi.ptag);
+        let Ok(iorb) = self.core.build_iorb(rights, queue, token) else {
             // It cannot even be completed: there is nowhere to write to.
-            Err(ProtectionFault) => {
-                self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
-                if context.vi(token.vi).is_some_and(|vi| matches!(vi.state, ViState::Connected(_))) {
-                    self.fail_vi(vi_number, ErrorCode::CONN_LOST);
-                }
+            let connected = matches!(vi.state, ViState::Connected(_));
+            self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
+            if connected {
+                self.fail_vi(vi_number, ErrorCode::CONN_LOST);
             }
-        }
-    }
-
-    /// Puts an IORB where Vito takes it from: the work queue of its VI.
-    fn pass_to_vito(&mut self, number: ViNumber, iorb: Iorb) {
-        let Some(context) = &mut self.contexts[usize::from(number.context)] else {
             return;
         };
-        let Some(vi) = context.vi(number.vi) else {
-            return;
-        };
-        if vi.is_full(iorb.queue) {
-            self.core.report_error(context, number, ErrorCode::VI_OVERRUN, iorb.descriptor.address);
-            self.fail_vi(number, ErrorCode::CONN_LOST);
-            return;
-        }
-        match (iorb.queue, &vi.state) {
-            (WorkQueue::Receive, ViState::Error) | (WorkQueue::Send, _)
-                if !matches!(vi.state, ViState::Connected(_)) =>
-            {
-                self.core.complete(context, number, &iorb, Outcome::error(DescriptorStatus::FLUSHED_ERROR));
-            }
-            (WorkQueue::Receive, _) => vi.receive.push_back(iorb),
-            (WorkQueue::Send, _) => {
+        match vi.admit(queue) {
+            // To where Vito takes it from: the work queue of its VI.
+            Admission::Queued if queue == WorkQueue::Receive => vi.receive.push_back(iorb),
+            Admission::Queued => {
                 vi.send.push_back(iorb);
                 if !std::mem::replace(&mut vi.ready, true) {
-                    self.core.ready.push_back(number);
+                    self.core.ready.push_back(vi_number);
                 }
+            }
+            Admission::Flushed => {
+                let flushed = Outcome::error(DescriptorStatus::FLUSHED_ERROR);
+                self.core.complete(context, vi_number, &iorb, flushed);
+            }
+            Admission::Overrun => {
+                self.core.report_error(context, vi_number, ErrorCode::VI_OVERRUN, token.descriptor);
+                self.fail_vi(vi_number, ErrorCode::CONN_LOST);
             }
         }
     }
@@ -224,6 +212,7 @@ impl Core {
     }
 
     /// Builds the IORB that represents the descriptor of `token`.
+    #[inline]
     fn build_iorb(
         &mut self,
         rights: Rights,
@@ -234,16 +223,17 @@ impl Core {
             return Err(ProtectionFault);
         }
         if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
-            let body: InlineBody = token.body();
+            let body: &InlineBody = token.body_ref();
             // The registration of the descriptor's region is fetched now: the completion goes there.
             let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
-            self.descriptor_location(rights, descriptor)?;
-            return Ok(Iorb::from_inline(queue, token.descriptor, &body));
+            let location = self.descriptor_location(rights, descriptor)?;
+            return Ok(Iorb::from_inline(queue, token.descriptor, location, body));
         }
         let body: IndirectBody = token.body();
         let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
-        let (control, segments) = self.copy_descriptor(rights, descriptor)?;
-        Ok(Iorb::from_indirect(queue, descriptor, &control, segments))
+        let location = self.descriptor_location(rights, descriptor)?;
+        let (control, segments) = self.copy_descriptor(rights, descriptor, location)?;
+        Ok(Iorb::from_indirect(queue, (descriptor, location), &control, segments))
     }
 
     /// Copies an indirect descriptor from the application's memory, once.
@@ -251,11 +241,11 @@ impl Core {
         &mut self,
         rights: Rights,
         descriptor: DescriptorAddress,
+        location: Location,
     ) -> Result<(ControlSegment, SmallVec<[Segment; 2]>), ProtectionFault> {
         const CONTROL_BYTES: u32 = 32;
-        let address = self.descriptor_location(rights, descriptor)?;
         let control: ControlSegment =
-            self.host.memory().read(address).map_err(|NotMemory { .. }| ProtectionFault)?;
+            self.host.memory().read(location.address).map_err(|NotMemory { .. }| ProtectionFault)?;
         let mut segments: SmallVec<[Segment; 2]> =
             smallvec::smallvec![Segment::default(); indirect_segments(&control)];
         let bytes = segments.as_mut_slice().as_mut_bytes();

@@ -38,7 +38,7 @@ use vianic_abi::{
 use zerocopy::FromZeros as _;
 
 use crate::guest_memory::{GuestMemory, NotMemory};
-use crate::nic::completion::{Events, ViNumber};
+use crate::nic::completion::{Events, ViNumber, Waiters};
 use crate::nic::connect::{Listener, PendingRequest};
 use crate::nic::context::{Context, Layout};
 use crate::nic::discovery::Discovery;
@@ -78,17 +78,26 @@ pub struct Core {
     memory: Arc<NicMemory>,
     host: Host,
     shadow: ShadowMrt,
+    waiters: Waiters,
     events: Events,
     outbox: VecDeque<ControlFrame>,
     ready: VecDeque<ViNumber>,
     /// Numbers handed out for connections and requests.
     serial: u32,
+    /// A context has been found to break the rules since [`Card::fail_broken_contexts`].
+    any_broken: bool,
 }
 
 impl Core {
     fn next_serial(&mut self) -> u32 {
         self.serial = self.serial.wrapping_add(1).max(1);
         self.serial
+    }
+
+    /// The owner of `context` broke the rules: the context is failed at the end of the turn.
+    fn broke_the_rules(&mut self, context: &mut Context, reason: &'static str) {
+        context.broken = Some(reason);
+        self.any_broken = true;
     }
 
     /// As [`ShadowMrt::resolve`].
@@ -170,10 +179,12 @@ impl Card {
             shadow: ShadowMrt::new(&nic_memory),
             memory: nic_memory,
             host,
+            waiters: Waiters::default(),
             events: Events::default(),
             outbox: VecDeque::new(),
             ready: VecDeque::new(),
             serial: 0,
+            any_broken: false,
         };
         let mut card = Self {
             core,
@@ -202,14 +213,20 @@ impl Card {
         if self.core.host.remap(memory.clone()).is_err()
             && let Some(context) = &mut self.contexts[usize::from(KERNEL_CONTEXT)]
         {
-            context.broken = Some("the MRT is no longer in guest memory");
+            self.core.broke_the_rules(context, "the MRT is no longer in guest memory");
         }
         for context in self.contexts.iter_mut().flatten() {
             if context.remap(memory).is_err() {
-                context.broken = Some("its queues are no longer in guest memory");
+                self.core.broke_the_rules(context, "its queues are no longer in guest memory");
             }
         }
         self.fail_broken_contexts();
+    }
+
+    /// The memory of the guest it sits in.
+    #[must_use]
+    pub fn guest_memory(&self) -> &GuestMemory {
+        self.core.host.memory()
     }
 
     /// A doorbell rang: puts the context into the Out Post FIFO.
@@ -265,6 +282,22 @@ impl Card {
         &mut self.core.events
     }
 
+    /// Notifies whoever waits for what was completed since the last time.
+    pub fn notify_waiters(&mut self) {
+        self.core.notify_waiters();
+    }
+
+    /// Whether there is nothing to do until a doorbell, a frame or a request comes.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.polled.is_empty()
+            && self.fifo.is_empty()
+            && self.core.ready.is_empty()
+            && self.core.outbox.is_empty()
+            && self.core.events.is_empty()
+            && !self.core.any_broken
+    }
+
     /// Ends everything, for a driver that is gone: the peers are told. Returns what they must be told.
     pub fn detach(mut self) -> Vec<ControlFrame> {
         for context in self.contexts.iter_mut().flatten() {
@@ -280,12 +313,12 @@ impl Card {
 
     /// Ends the contexts whose owners broke the rules. Context 0 takes the others with it.
     fn fail_broken_contexts(&mut self) {
+        if !std::mem::take(&mut self.core.any_broken) {
+            return;
+        }
         let broken = |context: &Option<Context>| {
             context.as_ref().is_some_and(|context| context.broken.is_some() && !context.failed)
         };
-        if !self.contexts.iter().any(broken) {
-            return;
-        }
         if broken(&self.contexts[usize::from(KERNEL_CONTEXT)]) {
             for context in self.contexts.iter_mut().flatten() {
                 context.broken.get_or_insert("the Kernel Agent's context failed");

@@ -9,6 +9,7 @@ use vianic_abi::mrt::ACCESS_RDMA_READ;
 use vianic_abi::nic_memory::Counter;
 use vianic_abi::status::ErrorCode;
 
+use crate::guest_memory::GuestMemory;
 use crate::iorb::Iorb;
 use crate::nic::completion::{Outcome, ViNumber};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
@@ -75,8 +76,14 @@ impl Card {
         }
     }
 
-    /// Takes in the answer to the request that [`next_frame`](Self::next_frame) gave.
-    pub fn take_read(&mut self, number: ViNumber, request: &ReadRequest, response: ReadResponse) {
+    /// Takes in the answer to the request that [`next_frame`](Self::next_frame) gave; `source` as in [`place`](Self::place).
+    pub fn take_read(
+        &mut self,
+        number: ViNumber,
+        request: &ReadRequest,
+        response: ReadResponse,
+        source: Option<&GuestMemory>,
+    ) {
         let Some(vi) = self.vi(number) else { return };
         let Some(connection) = vi.connection().filter(|connection| connection.peer == request.to) else {
             return;
@@ -84,7 +91,7 @@ impl Card {
         let error = match response {
             ReadResponse::Data(payload) => {
                 let last = connection.moved(request.slice);
-                match self.place_read(number, request.slice, &payload, last) {
+                match self.place_read(number, request.slice, (source, &payload), last) {
                     Ok(()) if last => {
                         self.core.memory.count(Counter::messages_sent, 1);
                         return self.finish_send(number, Outcome::success(request.slice.total), None);
@@ -93,10 +100,12 @@ impl Card {
                     Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
                 }
             }
-            ReadResponse::Cut(payload) => match self.place_read(number, request.slice, &payload, false) {
-                Ok(()) => DescriptorStatus::TRANSPORT_ERROR,
-                Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
-            },
+            ReadResponse::Cut(payload) => {
+                match self.place_read(number, request.slice, (source, &payload), false) {
+                    Ok(()) => DescriptorStatus::TRANSPORT_ERROR,
+                    Err(ProtectionFault) => DescriptorStatus::PROTECTION_ERROR,
+                }
+            }
             ReadResponse::NotPermitted => DescriptorStatus::RDMA_PROTECTION_ERROR,
             ReadResponse::Lost | ReadResponse::NotConnected => DescriptorStatus::TRANSPORT_ERROR,
         };
@@ -108,7 +117,7 @@ impl Card {
         &mut self,
         number: ViNumber,
         slice: Slice,
-        payload: &Payload,
+        (source, payload): (Option<&GuestMemory>, &Payload),
         last: bool,
     ) -> Result<(), ProtectionFault> {
         let context = self.contexts[usize::from(number.context)].as_mut().ok_or(ProtectionFault)?;
@@ -117,6 +126,7 @@ impl Card {
         let mut ranges = Ranges::new();
         self.core.gather(Rights::local(number.context, vi.ptag), &iorb.segments, slice, &mut ranges)?;
         self.core.memory.count(Counter::bytes_received, payload.length());
-        scatter(payload, self.core.host.memory(), &ranges, last)
+        let memory = self.core.host.memory();
+        scatter((source.unwrap_or(memory), payload), (memory, &ranges), last)
     }
 }

@@ -55,7 +55,7 @@ impl<'a> Registration<'a> {
     #[inline]
     pub(super) fn pieces(&self, mut address: u64, length: u32) -> impl Iterator<Item = Piece> + use<> {
         let [_, _, page_shift, _]: [u16; 4] = zerocopy::transmute!(word!(self, context));
-        let page_shift = page_shift & 0xff;
+        let page_shift = page_shift & 0x3f;
         let first = word!(self, virtual_address) >> page_shift;
         let page_size = 1_u64 << page_shift;
         let mut left = u64::from(length);

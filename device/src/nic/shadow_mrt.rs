@@ -115,6 +115,20 @@ impl ShadowMrt {
         Ok(())
     }
 
+    /// The epoch of what is found now.
+    #[inline]
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.mdl.epoch()
+    }
+
+    /// Whether what was found in `epoch` may still be used: no registration has been deregistered since.
+    #[inline]
+    #[must_use]
+    pub fn is_current(&self, (nic_memory, host): (&NicMemory, &Host), epoch: u64) -> bool {
+        self.mdl.is_current(nic_memory, host, epoch)
+    }
+
     /// Copies the registration of `handle` from the MRT into its slot.
     #[cold]
     fn fetch(

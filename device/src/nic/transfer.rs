@@ -80,10 +80,21 @@ impl Card {
         }
     }
 
-    /// Places a slice that came from a peer.
-    pub fn place(&mut self, frame: &DataFrame, condition: Condition) -> Delivery {
+    /// Places a slice that came from a peer, whose guest's memory is `source`; none: it is this card's own guest.
+    pub fn place(
+        &mut self,
+        frame: &DataFrame,
+        condition: Condition,
+        source: Option<&GuestMemory>,
+    ) -> Delivery {
         let number = ViNumber { context: frame.to.context, vi: frame.to.vi };
-        match self.try_place(number, frame, condition) {
+        if frame.is_whole_message()
+            && condition == Condition::Whole
+            && self.place_message(number, frame, source).is_some()
+        {
+            return Delivery::Placed;
+        }
+        match self.try_place(number, frame, condition, source) {
             Ok(delivery) => delivery,
             Err(Refusal { delivery, receive, code }) => {
                 let Some(context) = &mut self.contexts[usize::from(number.context)] else {
@@ -108,11 +119,40 @@ impl Card {
         }
     }
 
+    /// Places a message that came in one piece, if its VI waits for just that: most do, and everything is looked up once. `None`:
+    /// something is in the way, and nothing has been completed.
+    #[inline]
+    fn place_message(
+        &mut self,
+        number: ViNumber,
+        frame: &DataFrame,
+        source: Option<&GuestMemory>,
+    ) -> Option<()> {
+        let context = self.contexts.get_mut(usize::from(number.context))?.as_mut()?;
+        let vi = context.vi(number.vi)?;
+        let rights = Rights::local(number.context, vi.ptag);
+        if !vi.connection().is_some_and(|connection| connection.is_idle_at(frame.to)) {
+            return None;
+        }
+        let iorb = vi.receive.front()?;
+        if iorb.fault.is_some() || iorb.length < frame.slice.total {
+            return None;
+        }
+        let mut ranges = Ranges::new();
+        self.core.gather(rights, &iorb.segments, frame.slice, &mut ranges).ok()?;
+        let memory = self.core.host.memory();
+        scatter((source.unwrap_or(memory), &frame.payload), (memory, &ranges), false).ok()?;
+        let iorb = vi.receive.pop_front()?;
+        self.core.complete_receive(context, number, frame, &iorb);
+        Some(())
+    }
+
     fn try_place(
         &mut self,
         number: ViNumber,
         frame: &DataFrame,
         condition: Condition,
+        source: Option<&GuestMemory>,
     ) -> Result<Delivery, Refusal> {
         if frame.slice.is_first() {
             self.give_up_incoming(number, frame.to);
@@ -130,7 +170,8 @@ impl Card {
             Arrival::First => self.begin(number, frame)?,
             Arrival::OutOfSequence => {
                 let written = connection.is_being_written();
-                let receive = connection.take_incoming().map(|iorb| (iorb, DescriptorStatus::PARTIAL_ERROR));
+                let receive =
+                    connection.take_incoming().map(|iorb| (Box::new(iorb), DescriptorStatus::PARTIAL_ERROR));
                 let code = if written { ErrorCode::RDMAW_ABORT } else { ErrorCode::CONN_LOST };
                 return Err(Refusal { delivery: Delivery::NotConnected, receive, code });
             }
@@ -161,22 +202,17 @@ impl Card {
         let whole = condition == Condition::Whole;
         let watched = frame.target != Target::Receive && frame.slice.is_last() && whole;
         let memory = self.core.host.memory();
-        if found.and_then(|()| scatter(&frame.payload, memory, &ranges, watched)).is_err() {
+        let source = source.unwrap_or(memory);
+        if found.and_then(|()| scatter((source, &frame.payload), (memory, &ranges), watched)).is_err() {
             return Err(refuse_memory(connection.take_incoming(), frame));
         }
         if !whole {
             return Err(refuse_damaged(connection.take_incoming(), condition));
         }
         if let Some(incoming) = connection.received(frame.slice) {
-            self.core.memory.count(Counter::messages_received, 1);
-            self.core.memory.count(Counter::bytes_received, u64::from(frame.slice.total));
-            if let Some(iorb) = incoming.iorb {
-                let by_rdma_write = frame.target != Target::Receive;
-                // The bytes of an RDMA write are not in the receive descriptor's segments.
-                let length = if by_rdma_write { 0 } else { frame.slice.total };
-                let outcome =
-                    Outcome { immediate: frame.immediate, by_rdma_write, ..Outcome::success(length) };
-                self.core.complete(context, number, &iorb, outcome);
+            match incoming.iorb {
+                Some(iorb) => self.core.complete_receive(context, number, frame, &iorb),
+                None => self.core.count_received(frame),
             }
         }
         Ok(Delivery::Placed)
@@ -232,7 +268,7 @@ impl Card {
             }
         };
         let code = ErrorCode::CONN_LOST;
-        Err(Refusal { delivery: Delivery::DescriptorFault, receive: Some((iorb, error)), code })
+        Err(Refusal { delivery: Delivery::DescriptorFault, receive: Some((Box::new(iorb), error)), code })
     }
 
     pub(super) fn connection(&mut self, number: ViNumber) -> Option<&mut Connection> {
@@ -271,7 +307,7 @@ pub(super) enum Peer {
 
 /// A slice's memory is not the receiver's VI's to use, or not its peer's to write.
 fn refuse_memory(receive: Option<Iorb>, frame: &DataFrame) -> Refusal {
-    let receive = receive.map(|iorb| (iorb, DescriptorStatus::PROTECTION_ERROR));
+    let receive = receive.map(|iorb| (Box::new(iorb), DescriptorStatus::PROTECTION_ERROR));
     match frame.target {
         Target::Receive => {
             Refusal { delivery: Delivery::DescriptorFault, receive, code: ErrorCode::CONN_LOST }
@@ -294,19 +330,36 @@ fn refuse_damaged(receive: Option<Iorb>, condition: Condition) -> Refusal {
     };
     // What took a receive descriptor tells of it there.
     let code = if receive.is_some() { ErrorCode::CONN_LOST } else { code };
-    Refusal { delivery: Delivery::Lost, receive: receive.map(|iorb| (iorb, error)), code }
+    Refusal { delivery: Delivery::Lost, receive: receive.map(|iorb| (Box::new(iorb), error)), code }
 }
 
 /// Why a slice was not placed.
 struct Refusal {
     delivery: Delivery,
     /// The receive descriptor that it cost, and the error it ends with.
-    receive: Option<(Iorb, DescriptorStatus)>,
+    receive: Option<(Box<Iorb>, DescriptorStatus)>,
     /// The asynchronous error that the receiver gets.
     code: ErrorCode,
 }
 
 impl Core {
+    /// A message is in its place: completes the receive descriptor that it took.
+    #[inline]
+    fn complete_receive(&mut self, context: &mut Context, number: ViNumber, frame: &DataFrame, iorb: &Iorb) {
+        self.count_received(frame);
+        let by_rdma_write = frame.target != Target::Receive;
+        // The bytes of an RDMA write are not in the receive descriptor's segments.
+        let length = if by_rdma_write { 0 } else { frame.slice.total };
+        let outcome = Outcome { immediate: frame.immediate, by_rdma_write, ..Outcome::success(length) };
+        self.complete(context, number, iorb, outcome);
+    }
+
+    #[inline]
+    fn count_received(&self, frame: &DataFrame) {
+        self.memory.count(Counter::messages_received, 1);
+        self.memory.count(Counter::bytes_received, u64::from(frame.slice.total));
+    }
+
     /// Leaves a VI in `state`: ends its connection if it has one, and flushes its queues.
     pub(super) fn end_connection(
         &mut self,
@@ -365,7 +418,7 @@ impl Core {
         if !ranges.iter().all(|range| memory.holds(*range)) {
             return Err(ProtectionFault);
         }
-        Ok(Payload { memory: memory.clone(), ranges })
+        Ok(Payload { ranges })
     }
 
     /// Finds where a slice of what the peer writes or reads by RDMA is. The first slice asks for the whole range, so that
@@ -393,6 +446,12 @@ impl Core {
         slice: Slice,
         ranges: &mut Ranges,
     ) -> Result<(), ProtectionFault> {
+        if let [segment] = segments
+            && slice.is_first()
+            && (1..=segment.length).contains(&slice.length)
+        {
+            return self.resolve(rights, (segment.address, segment.handle, slice.length), ranges);
+        }
         let mut skip = slice.offset;
         let mut left = slice.length;
         for segment in segments {
@@ -414,14 +473,20 @@ impl Core {
     }
 }
 
-/// Copies `payload` into `target`, in ascending order. Where it is `watched`, the last bytes come last, so that a program
+/// Copies a payload into its target, in ascending order. Where it is `watched`, the last bytes come last, so that a program
 /// which looks at them sees all others.
 pub(super) fn scatter(
-    payload: &Payload,
-    memory: &GuestMemory,
-    target: &[Range],
+    (source, payload): (&GuestMemory, &Payload),
+    (memory, target): (&GuestMemory, &[Range]),
     watched: bool,
 ) -> Result<(), ProtectionFault> {
+    if let ([from], [to]) = (&payload.ranges[..], target)
+        && from.length <= to.length
+        && !watched
+    {
+        let to = Range { length: from.length, ..*to };
+        return copy(source, *from, memory, to).map_err(|NotMemory { .. }| ProtectionFault);
+    }
     let mut left: usize = payload.ranges.iter().map(|range| range.length).sum();
     let mut target = target.iter().copied();
     let mut to = Range { address: 0, length: 0 };
@@ -434,7 +499,7 @@ pub(super) fn scatter(
             let length = from.length.min(to.length);
             left -= length;
             let copy = if watched && left == 0 { copy_last_bytes_last } else { copy };
-            copy(&payload.memory, Range { length, ..from }, memory, Range { length, ..to })
+            copy(source, Range { length, ..from }, memory, Range { length, ..to })
                 .map_err(|NotMemory { .. }| ProtectionFault)?;
             for range in [&mut from, &mut to] {
                 range.address += length as u64;

@@ -41,6 +41,17 @@ pub enum ViState {
     Error,
 }
 
+/// What becomes of a descriptor that is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It goes to its work queue.
+    Queued,
+    /// It completes at once as flushed.
+    Flushed,
+    /// Its work queue is full.
+    Overrun,
+}
+
 /// A connection request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting {
@@ -115,14 +126,19 @@ impl Vi {
         }
     }
 
-    /// Whether a work queue holds as many descriptors as it may.
+    /// What becomes of a descriptor that is posted now.
+    #[inline]
     #[must_use]
-    pub fn is_full(&self, queue: WorkQueue) -> bool {
-        let queue = match queue {
-            WorkQueue::Send => &self.send,
-            WorkQueue::Receive => &self.receive,
+    pub fn admit(&self, queue: WorkQueue) -> Admission {
+        let (length, kept) = match queue {
+            WorkQueue::Send => (self.send.len(), matches!(self.state, ViState::Connected(_))),
+            WorkQueue::Receive => (self.receive.len(), !matches!(self.state, ViState::Error)),
         };
-        queue.len() >= usize_of(MAX_DESCRIPTORS_PER_QUEUE)
+        match kept {
+            _ if length >= usize_of(MAX_DESCRIPTORS_PER_QUEUE) => Admission::Overrun,
+            true => Admission::Queued,
+            false => Admission::Flushed,
+        }
     }
 
     /// Its connection.

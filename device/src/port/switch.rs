@@ -1,6 +1,7 @@
 //! The switch inside a device process: its cards sit in its ports, and it carries their frames. A message between two of
 //! its cards is copied once, from one guest's memory to the other's.
 
+use crate::guest_memory::GuestMemory;
 use crate::nic::Card;
 use crate::nic::completion::ViNumber;
 use crate::nic::transfer::turn_budget;
@@ -25,6 +26,8 @@ pub struct Port {
     parked: Vec<ControlFrame>,
     /// VIs of this card whose peers are on paused cards.
     held: Vec<ViNumber>,
+    /// Whether it is in the switch's list of ports that may have something to do.
+    awake: bool,
     /// What its link does to messages that leave the card.
     faults: Option<Box<Faults>>,
 }
@@ -40,10 +43,22 @@ pub enum Occupant {
     Paused(Box<Card>),
 }
 
+impl Port {
+    #[inline]
+    fn card(&mut self) -> Option<&mut Card> {
+        match &mut self.occupant {
+            Occupant::Running(card) => Some(card),
+            Occupant::Paused(_) | Occupant::Empty => None,
+        }
+    }
+}
+
 /// The switch.
 #[derive(Debug)]
 pub struct Switch {
     ports: Vec<Port>,
+    /// Ports whose cards may have something to do. The others cost nothing, however many they are.
+    awake: Vec<usize>,
 }
 
 impl Switch {
@@ -55,22 +70,45 @@ impl Switch {
             occupant: Occupant::Empty,
             parked: Vec::new(),
             held: Vec::new(),
+            awake: false,
             faults: None,
         };
-        Self { ports: addresses.into_iter().map(port).collect() }
+        Self { ports: addresses.into_iter().map(port).collect(), awake: Vec::new() }
     }
 
     /// Puts a card into an empty port.
     pub fn insert(&mut self, port: usize, card: Card) {
         self.ports[port].occupant = Occupant::Running(Box::new(card));
+        self.wake(port);
     }
 
-    /// The card in a port, if it is at work.
+    /// The card in a port, if it is at work. Whatever is done with it may give it something to do: it counts as awake until
+    /// [`put_to_rest`](Self::put_to_rest) finds that it did not.
     pub fn running(&mut self, port: usize) -> Option<&mut Card> {
-        match &mut self.ports[port].occupant {
-            Occupant::Running(card) => Some(card),
-            Occupant::Paused(_) | Occupant::Empty => None,
+        self.wake(port);
+        self.ports[port].card()
+    }
+
+    #[inline]
+    fn wake(&mut self, port: usize) {
+        if !std::mem::replace(&mut self.ports[port].awake, true) {
+            self.awake.push(port);
         }
+    }
+
+    /// The `n`th port whose card may have something to do.
+    #[must_use]
+    pub fn awake(&self, n: usize) -> Option<usize> {
+        self.awake.get(n).copied()
+    }
+
+    /// Forgets the cards that have nothing to do, until somebody asks for them.
+    pub fn put_to_rest(&mut self) {
+        self.awake.retain(|&port| {
+            let port = &mut self.ports[port];
+            port.awake = port.card().is_some_and(|card| !card.is_at_rest());
+            port.awake
+        });
     }
 
     /// The number of ports.
@@ -125,6 +163,7 @@ impl Switch {
             self.carry(frame);
         }
         self.release_held();
+        self.notify_waiters();
         self.running(port)
     }
 
@@ -139,34 +178,56 @@ impl Switch {
             }
         }
         self.release_held();
+        self.notify_waiters();
     }
 
     /// Carries what the cards have to say to each other: control frames first, then from each VI with something to send
     /// no more than its budget. Whether anything moved.
     pub fn exchange(&mut self) -> bool {
         let mut moved = self.carry_control_frames();
-        for port in 0..self.ports.len() {
-            let ready = self.running(port).map_or(0, |card| card.ready_count());
+        let mut n = 0;
+        while let Some(port) = self.awake(n) {
+            n += 1;
+            let ready = self.ports[port].card().map_or(0, |card| card.ready_count());
             for _ in 0..ready {
-                let Some(number) = self.running(port).and_then(Card::next_ready) else {
+                let Some(number) = self.ports[port].card().and_then(Card::next_ready) else {
                     break;
                 };
                 self.transmit(port, number);
                 moved = true;
             }
         }
-        moved | self.carry_control_frames()
+        moved |= self.carry_control_frames();
+        self.notify_waiters();
+        moved
     }
 
     fn carry_control_frames(&mut self) -> bool {
-        for carried in 0..FRAMES_PER_TURN {
-            let frame = (0..self.ports.len()).find_map(|port| self.running(port)?.next_control_frame());
-            match frame {
-                Some(frame) => self.carry(frame),
-                None => return carried > 0,
+        let mut carried = 0;
+        let mut n = 0;
+        while carried < FRAMES_PER_TURN
+            && let Some(port) = self.awake(n)
+        {
+            match self.ports[port].card().and_then(Card::next_control_frame) {
+                Some(frame) => {
+                    carried += 1;
+                    self.carry(frame);
+                }
+                None => n += 1,
             }
         }
-        true
+        carried > 0
+    }
+
+    /// Has the cards notify whoever waits for what was completed.
+    fn notify_waiters(&mut self) {
+        let mut n = 0;
+        while let Some(port) = self.awake(n) {
+            n += 1;
+            if let Some(card) = self.ports[port].card() {
+                card.notify_waiters();
+            }
+        }
     }
 
     /// Sends from one VI until it has nothing more or its budget is used up.
@@ -205,8 +266,8 @@ impl Switch {
                 Some(Condition::Cut)
             }
         };
-        let delivery = match (to.and_then(|to| self.running(to)), condition) {
-            (Some(card), Some(condition)) => card.place(&frame, condition),
+        let delivery = match (to.and_then(|to| self.card_and_source(to, port)), condition) {
+            (Some((card, source)), Some(condition)) => card.place(&frame, condition, source),
             (Some(_), None) => Delivery::Lost,
             (None, _) => Delivery::NotConnected,
         };
@@ -225,8 +286,10 @@ impl Switch {
             None if lost => ReadResponse::Lost,
             None => ReadResponse::NotConnected,
         };
-        if let Some(card) = self.running(port) {
-            card.take_read(number, request, response);
+        // Without a card that answered there are no bytes to be anywhere.
+        let from = to.filter(|to| self.running(*to).is_some()).unwrap_or(port);
+        if let Some((card, source)) = self.card_and_source(port, from) {
+            card.take_read(number, request, response, source);
         }
     }
 
@@ -252,6 +315,18 @@ impl Switch {
         response
     }
 
+    /// The card at work in port `to`, and the memory of the guest of the one in port `from`, unless that is the same card.
+    #[inline]
+    fn card_and_source(&mut self, to: usize, from: usize) -> Option<(&mut Card, Option<&GuestMemory>)> {
+        if to == from {
+            return self.running(to).map(|card| (card, None));
+        }
+        self.wake(to);
+        let [to, from] = self.ports.get_disjoint_mut([to, from]).ok()?;
+        let source = from.card()?.guest_memory();
+        Some((to.card()?, Some(source)))
+    }
+
     /// What the link of a port does to a message that leaves its card.
     #[inline]
     fn strike(&mut self, port: usize, slice: Slice) -> Option<Fault> {
@@ -263,7 +338,9 @@ impl Switch {
         let Some(destination) = frame.destination() else {
             return self.answer(&frame);
         };
-        match self.locate(destination).map(|port| &mut self.ports[port]) {
+        let port = self.locate(destination);
+        port.into_iter().for_each(|port| self.wake(port));
+        match port.map(|port| &mut self.ports[port]) {
             Some(Port { occupant: Occupant::Running(card), .. }) => card.receive(frame),
             Some(Port { occupant: Occupant::Paused(_), parked, .. }) => parked.push(frame),
             Some(Port { occupant: Occupant::Empty, .. }) => {
@@ -306,12 +383,17 @@ impl Switch {
 
     /// A card that was paused is not any more: who waited for it goes on.
     fn release_held(&mut self) {
-        for port in &mut self.ports {
+        for n in 0..self.ports.len() {
+            let port = &mut self.ports[n];
+            if port.held.is_empty() {
+                continue;
+            }
             if let Occupant::Running(card) | Occupant::Paused(card) = &mut port.occupant {
                 for number in port.held.drain(..) {
                     card.make_ready(number);
                 }
             }
+            self.wake(n);
         }
     }
 }

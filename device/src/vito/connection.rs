@@ -66,6 +66,13 @@ impl Connection {
         self.moved = 0;
     }
 
+    /// Whether it ends at `local` and no message is coming in.
+    #[inline]
+    #[must_use]
+    pub fn is_idle_at(&self, local: Endpoint) -> bool {
+        self.local == local && self.incoming.is_none()
+    }
+
     /// Where the slice of a data frame stands in the sequence.
     #[must_use]
     pub fn arrival(&self, slice: Slice) -> Arrival {

@@ -9,7 +9,7 @@ use vianic_abi::NIC_ADDRESS_LEN;
 use vianic_abi::command::{NetAddress, ViAttributes};
 use vianic_abi::status::Status;
 
-use crate::guest_memory::{GuestMemory, Range};
+use crate::guest_memory::Range;
 use crate::iorb::RemoteAddress;
 
 /// A NIC's address on the fabric.
@@ -256,6 +256,15 @@ pub struct DataFrame {
     pub payload: Payload,
 }
 
+impl DataFrame {
+    /// Whether it is a message for a receive descriptor, all of it.
+    #[inline]
+    #[must_use]
+    pub fn is_whole_message(&self) -> bool {
+        self.target == Target::Receive && self.slice.is_first() && self.slice.is_last()
+    }
+}
+
 /// "Let me have these bytes": a slice of an RDMA read. The end that answers keeps nothing between slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
@@ -291,11 +300,9 @@ pub enum Target {
     Memory(RemoteAddress),
 }
 
-/// Bytes in a guest's memory.
+/// Bytes in the memory of the guest whose card the frame comes from. Whoever carries the frame knows that guest.
 #[derive(Clone, Debug)]
 pub struct Payload {
-    /// The guest.
-    pub memory: GuestMemory,
     /// Where, in order.
     pub ranges: Ranges,
 }
@@ -330,7 +337,7 @@ pub enum Condition {
 }
 
 /// Pieces of guest memory that together are a piece of a message.
-pub type Ranges = SmallVec<[Range; 4]>;
+pub type Ranges = SmallVec<[Range; 2]>;
 
 /// What became of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -138,7 +138,7 @@ fn fault_42_43_a_context_that_breaks_the_rules_breaks_alone() {
             events.iter().map(|event| (event.kind, event.context)).collect::<Vec<_>>(),
             [(EventKind::CONTEXT_FAILED.0, 1)]
         );
-        assert!(a.queues.table().post(&token, || false).is_err(), "the table is closed");
+        assert!(a.queues.post(&token).is_err(), "the table is closed");
         let (error, _) = b.queues.reap().expect("the peer hears of it");
         assert_eq!(error.status, ErrorCode::CONN_LOST.0);
         // The others go on.

@@ -19,7 +19,9 @@ use vianic_abi::mrt::{
 use vianic_abi::status::{ReliabilityLevel, Status};
 use vianic_abi::sync::Native;
 use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKind};
-use vianic_abi::token_table::{Doorbell, HEADER_SIZE, Header, Slot, TokenTable, table_size};
+use vianic_abi::token_table::{
+    Doorbell, HEADER_SIZE, Header, PostError, Poster, Slot, TokenTable, table_size,
+};
 use vianic_abi::{ABI_VERSION, NO_CQ};
 use vianic_device::guest_memory::GuestMemory;
 use vianic_device::nic::Card;
@@ -66,6 +68,7 @@ pub(crate) struct Queues {
     pub(crate) mcq: u64,
     header: View<Header>,
     slots: View<Slot>,
+    poster: Poster,
     mcq_header: View<McqHeader>,
     mcq_slots: View<McqSlot>,
     consumer: std::cell::RefCell<Consumer>,
@@ -78,6 +81,7 @@ impl Queues {
             mcq,
             header: guest.view(token_table, 1).expect("in RAM"),
             slots: guest.view(token_table + HEADER_SIZE as u64, 1 << TOKEN_LOG2).expect("in RAM"),
+            poster: Poster::default(),
             mcq_header: guest.view(mcq, 1).expect("in RAM"),
             mcq_slots: guest.view(mcq + 256, 1 << MCQ_LOG2).expect("in RAM"),
             consumer: std::cell::RefCell::default(),
@@ -86,6 +90,11 @@ impl Queues {
 
     pub(crate) fn table(&self) -> TokenTable<'_> {
         TokenTable::new(&self.header[0], &self.slots)
+    }
+
+    /// Posts without waiting for room.
+    pub(crate) fn post(&self, token: &Token) -> Result<Doorbell, PostError> {
+        self.poster.post(self.table(), token, || false)
     }
 
     pub(crate) fn mcq(&self) -> Mcq<'_> {
@@ -149,10 +158,8 @@ impl Fabric {
         for port in 0..self.switch.len() {
             let time = &self.time;
             if let Some(card) = self.switch.running(port) {
-                let now = || {
-                    time.set(time.get() + 10_000);
-                    time.get()
-                };
+                let now = time.get() + 10_000;
+                time.set(now);
                 next = next.max(card.turn(now, Patience::Full));
             }
         }
@@ -170,7 +177,7 @@ impl Fabric {
 
     /// Posts a token for a context and rings if due.
     pub(crate) fn post(&mut self, port: usize, queues: &Queues, context: u16, token: &Token) {
-        if queues.table().post(token, || false) == Ok(Doorbell::Ring) {
+        if queues.post(token) == Ok(Doorbell::Ring) {
             self.switch.running(port).expect("running").doorbell(context);
         }
     }
@@ -185,7 +192,7 @@ impl Fabric {
         let tag = self.guests[port].next_tag.get();
         self.guests[port].next_tag.set(tag + 1);
         let token = Token::new(TokenKind::COMMAND, opcode.0, 0, tag, parameters);
-        if self.guests[port].kernel.table().post(&token, || false) == Ok(Doorbell::Ring) {
+        if self.guests[port].kernel.post(&token) == Ok(Doorbell::Ring) {
             self.switch.running(port).expect("running").doorbell(0);
         }
         tag

@@ -82,7 +82,7 @@ proptest! {
             let kernel = &fabric.guests[0].kernel;
             // Keeps the MCQ from filling up, which would be an end of its own.
             while kernel.reap().is_some() {}
-            let rung = kernel.table().post(&Token { kind: 3, ..*token }, || false);
+            let rung = kernel.post(&Token { kind: 3, ..*token });
             if rung.is_ok() {
                 fabric.switch.running(0).expect("running").doorbell(0);
             }

@@ -110,7 +110,7 @@ fn what_is_forgotten_in_mid_message_is_let_go_of_after_it() {
     // Accepts it.
     let turn = |fabric: &mut Fabric| {
         let card = fabric.switch.running(0).expect("running");
-        card.turn(|| 0, Patience::Full);
+        card.turn(0, Patience::Full);
     };
     turn(&mut fabric);
     turn(&mut fabric);

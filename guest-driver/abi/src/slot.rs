@@ -30,6 +30,15 @@ impl<const N: usize, A: Atomics> Slot<N, A> {
         self.words[0].store((words[0] & !u64::from(u32::MAX)) | u64::from(index), Release);
     }
 
+    /// As [`publish`](Self::publish), then [fences](Atomics::fence).
+    #[inline(always)]
+    pub(crate) fn publish_and_fence(&self, index: u32, words: &[u64; N]) {
+        for (shared, word) in self.words.iter().zip(words).skip(1) {
+            shared.store(*word, Relaxed);
+        }
+        A::store_and_fence(&self.words[0], (words[0] & !u64::from(u32::MAX)) | u64::from(index));
+    }
+
     /// Whether the slot holds entry `index`, filled.
     #[inline(always)]
     pub(crate) fn is_valid(&self, index: u32) -> bool {

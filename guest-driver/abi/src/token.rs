@@ -105,6 +105,14 @@ impl Token {
         Self { sequence: 0, vi, kind: kind.0, flags, descriptor, body: words(&body) }
     }
 
+    /// The body as `B`, where it stands.
+    #[inline]
+    #[must_use]
+    pub fn body_ref<B: FromBytes + KnownLayout + Immutable>(&self) -> &B {
+        const { assert!(size_of::<B>() == 48 && align_of::<B>() <= align_of::<u64>()) };
+        B::ref_from_bytes(self.body.as_bytes()).unwrap_or_else(|_| unreachable!("size and alignment fit"))
+    }
+
     /// The body as `B`.
     #[must_use]
     pub fn body<B: FromBytes>(&self) -> B {

@@ -3,7 +3,8 @@
 //! Many posters, one NIC, no lock and no system call:
 //!
 //! * **Post.** A poster adds one to Last_Inserted_Entry; the result is its Local_Insert_Index, the entry's
-//!   place in an endless sequence. If the table is full it waits until the NIC has accepted enough. It then
+//!   place in an endless sequence. If the table is full it waits until the NIC has accepted enough (posters share what they
+//!   know of it, [`Poster`], and look at the NIC's word only when that is not enough). It then
 //!   fills the entry and publishes it by storing the entry's sequence word, *release*, as the last thing.
 //! * **Validity.** An entry is valid when its sequence word equals its index. Indices start at 1 and the
 //!   table at zero, so this holds from the first lap, across wrap-around, and for a poster that has
@@ -121,6 +122,26 @@ impl<'a, A: Atomics> TokenTable<'a, A> {
         &self.slots[index as usize & (self.slots.len() - 1)]
     }
 
+    fn nic_state(&self) -> NicState {
+        NicState(self.header.nic_state.0.load(Relaxed))
+    }
+}
+
+/// The posters' end of a Token Table, one for all posters of a process: how far they know the NIC to have come. The
+/// NIC's own word for it moves between processors with each batch that the NIC accepts; posters look at it only when the
+/// table is full as far as they know.
+#[derive(Debug, Default)]
+pub struct Poster<W = core::sync::atomic::AtomicU32> {
+    accepted: W,
+}
+
+impl<W> Poster<W> {
+    /// The posters' end of a fresh table, over a word that is zero.
+    #[must_use]
+    pub const fn new(accepted: W) -> Self {
+        Self { accepted }
+    }
+
     /// Posts `token` and says whether the doorbell must be rung.
     ///
     /// `wait` is called each time the table is found full; it backs off, and ends the wait by returning
@@ -129,33 +150,54 @@ impl<'a, A: Atomics> TokenTable<'a, A> {
     /// # Errors
     /// [`PostError::Closed`] when the NIC has closed the table, [`PostError::GaveUp`] when `wait` gave up.
     #[inline]
-    pub fn post(&self, token: &Token, mut wait: impl FnMut() -> bool) -> Result<Doorbell, PostError> {
-        if self.nic_state() == NicState::CLOSED {
+    pub fn post<A: Atomics<U32 = W>>(
+        &self,
+        table: TokenTable<'_, A>,
+        token: &Token,
+        mut wait: impl FnMut() -> bool,
+    ) -> Result<Doorbell, PostError>
+    where
+        W: Atomic<u32>,
+    {
+        if table.nic_state() == NicState::CLOSED {
             return Err(PostError::Closed);
         }
-        let local_insert_index = self.header.last_inserted_entry.0.fetch_add(1, Relaxed).wrapping_add(1);
+        let header = table.header;
+        let local_insert_index = header.last_inserted_entry.0.fetch_add(1, Relaxed).wrapping_add(1);
         // Ours to fill once the entry that lies there now, one lap back, has been accepted.
-        while local_insert_index.wrapping_sub(self.header.last_accepted_entry.0.load(Acquire))
-            > self.entries()
-        {
-            if self.nic_state() == NicState::CLOSED {
+        while !self.has_room(table, local_insert_index) {
+            if table.nic_state() == NicState::CLOSED {
                 return Err(PostError::Closed);
             }
             if !wait() {
                 return Err(PostError::GaveUp);
             }
         }
-        self.slot(local_insert_index).publish(local_insert_index, zerocopy::transmute_ref!(token));
-        A::fence();
-        if self.nic_state() == NicState::POLLING {
+        table.slot(local_insert_index).publish_and_fence(local_insert_index, zerocopy::transmute_ref!(token));
+        // The slot of the next entry but one is still in the NIC's cache from a lap ago. The very next one may be what the
+        // NIC looks at.
+        A::prefetch_for_write(table.slot(local_insert_index.wrapping_add(2)));
+        if table.nic_state() == NicState::POLLING {
             return Ok(Doorbell::NotNeeded);
         }
-        let first_unaccepted = self.header.last_accepted_entry.0.load(Relaxed).wrapping_add(1);
+        let first_unaccepted = header.last_accepted_entry.0.load(Relaxed).wrapping_add(1);
         Ok(if first_unaccepted == local_insert_index { Doorbell::Ring } else { Doorbell::NotNeeded })
     }
 
-    fn nic_state(&self) -> NicState {
-        NicState(self.header.nic_state.0.load(Relaxed))
+    /// Whether the slot of entry `index` is free to fill.
+    #[inline]
+    fn has_room<A: Atomics<U32 = W>>(&self, table: TokenTable<'_, A>, index: u32) -> bool
+    where
+        W: Atomic<u32>,
+    {
+        let known = self.accepted.load(Acquire);
+        let is_free = |accepted: u32| index.wrapping_sub(accepted) <= table.entries();
+        is_free(known) || {
+            let now = table.header.last_accepted_entry.0.load(Acquire);
+            // Another poster may know better by now: what it knows is never put back.
+            self.accepted.replace(known, now);
+            is_free(now)
+        }
     }
 }
 

@@ -115,7 +115,7 @@ impl Context {
     #[inline]
     pub(crate) fn post(&self, token: &Token) -> Result<()> {
         let mut patience = Patience::default();
-        match self.memory.token_table().post(token, || self.wait_for_acceptance(&mut patience)) {
+        match self.memory.post(token, || self.wait_for_acceptance(&mut patience)) {
             Ok(Doorbell::Ring) => self.memory.ring(),
             Ok(Doorbell::NotNeeded) => {}
             Err(_) => {

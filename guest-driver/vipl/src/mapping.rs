@@ -12,7 +12,12 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use rustix::mm::{MapFlags, ProtFlags};
 use vianic_abi::completion::{MCQ_ENTRIES_LOG2, MCQ_HEADER_SIZE, Mcq, McqHeader, McqSlot, mcq_size};
 use vianic_abi::nic_memory::{COUNTERS_OFFSET, Counters, LinkState, NRA_SIZE, NRA_WORDS, Registers};
-use vianic_abi::token_table::{ENTRIES_LOG2, HEADER_SIZE, Header, NicState, Slot, TokenTable, table_size};
+use vianic_abi::sync::CacheLine;
+use vianic_abi::token::Token;
+use vianic_abi::token_table::{
+    Doorbell as Due, ENTRIES_LOG2, HEADER_SIZE, Header, NicState, PostError, Poster, Slot, TokenTable,
+    table_size,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::agent::AgentError;
@@ -271,6 +276,7 @@ pub struct ContextMemory {
     parts: ContextParts,
     token_table_entries: usize,
     mcq_entries: usize,
+    poster: CacheLine<Poster>,
 }
 
 impl ContextMemory {
@@ -295,7 +301,12 @@ impl ContextMemory {
         {
             return unusable("doorbell");
         }
-        Ok(Self { token_table_entries: 1 << parts.token_table_log2, mcq_entries: 1 << parts.mcq_log2, parts })
+        Ok(Self {
+            token_table_entries: 1 << parts.token_table_log2,
+            mcq_entries: 1 << parts.mcq_log2,
+            parts,
+            poster: CacheLine::default(),
+        })
     }
 
     /// Context number.
@@ -314,6 +325,15 @@ impl ContextMemory {
     pub fn token_table(&self) -> TokenTable<'_> {
         let slots: &[Slot] = self.parts.token_table.slice(HEADER_SIZE, self.token_table_entries);
         TokenTable::new(self.header(), slots)
+    }
+
+    /// Posts a token, as [`Poster::post`].
+    ///
+    /// # Errors
+    /// When the card has closed the table, or `wait` gave up.
+    #[inline]
+    pub fn post(&self, token: &Token, wait: impl FnMut() -> bool) -> Result<Due, PostError> {
+        self.poster.0.post(self.token_table(), token, wait)
     }
 
     /// The last entry that the card has accepted.

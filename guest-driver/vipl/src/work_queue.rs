@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use vianic_abi::MAX_DESCRIPTORS_PER_QUEUE;
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus};
 use vianic_abi::nic_memory::nra_work_queue;
+use vianic_abi::sync::{Atomics as _, Native};
 
 use crate::async_error::{AsyncError, ErrorCode};
 use crate::context::Context;
@@ -43,6 +44,10 @@ impl RawCompletion {
         failed(self.status)
     }
 }
+
+/// How many descriptors behind the one that has just been dequeued the next ones are fetched from the card's cache: when many
+/// are complete, their lines move while the program works on those before.
+const AHEAD: u32 = 4;
 
 const RING: usize = MAX_DESCRIPTORS_PER_QUEUE as usize;
 const _: () = assert!(RING.is_power_of_two());
@@ -194,7 +199,17 @@ impl WorkQueue {
             None => return Ok(Poll::NotDone),
         };
         self.consumer.0.head.store(head.wrapping_add(1), Ordering::Release);
+        self.prefetch(head.wrapping_add(AHEAD));
         Ok(Poll::Done(RawCompletion { descriptor, status }))
+    }
+
+    /// The descriptor at `index`, if there is one, will be looked at soon.
+    #[inline]
+    fn prefetch(&self, index: u32) {
+        if self.tail().wrapping_sub(index).cast_signed() > 0 {
+            // Also for the post that will follow, which writes to it.
+            Native::prefetch_for_write(self.entry(index).load(Ordering::Relaxed));
+        }
     }
 
     /// The descriptor at `index`, which is between head and tail.

@@ -29,6 +29,9 @@ macro_rules! word {
             fn swap(&self, value: $int, order: Ordering) -> $int {
                 self.0.swap(value, order)
             }
+            fn replace(&self, current: $int, value: $int) -> bool {
+                self.0.compare_exchange(current, value, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            }
         }
     };
 }

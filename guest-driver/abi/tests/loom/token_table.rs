@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 use vianic_abi::sync::{Atomics, CacheLine};
 use vianic_abi::token::{Token, TokenKind};
-use vianic_abi::token_table::{Acceptor, Doorbell, Header, PostError, Slot, TokenTable};
+use vianic_abi::token_table::{Acceptor, Doorbell, Header, PostError, Poster, Slot, TokenTable};
 
 use crate::atomics::{Word32, Word64};
 use crate::wake::{Progress, Wake};
@@ -15,6 +15,7 @@ use crate::{Fenced, Unfenced, explore};
 struct Shared<A: Atomics> {
     header: Header<A>,
     slots: Vec<Slot<A>>,
+    poster: Poster<A::U32>,
     doorbell: Wake,
     room: Progress,
 }
@@ -29,6 +30,7 @@ impl<A: Atomics<U32 = Word32, U64 = Word64>> Shared<A> {
                 reserved: CacheLine(Word32::default()),
             },
             slots: (0..entries).map(|_| Slot::new(from_fn(|_| Word64::default()))).collect(),
+            poster: Poster::new(Word32::default()),
             doorbell: Wake::new(),
             room: Progress::new(),
         })
@@ -42,7 +44,7 @@ impl<A: Atomics<U32 = Word32, U64 = Word64>> Shared<A> {
     fn post(&self, poster: u16, count: u64) {
         let mut seen = 0;
         for number in 0..count {
-            let posted = self.table().post(&token(poster, number), || {
+            let posted = self.poster.post(self.table(), &token(poster, number), || {
                 self.room.wait_beyond(&mut seen);
                 true
             });
@@ -131,7 +133,7 @@ fn posters_that_wait_for_room_give_up_when_the_table_is_closed() {
         let posters = [1, 2].map(|poster| {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                shared.table().post(&token(poster, 0), || {
+                shared.poster.post(shared.table(), &token(poster, 0), || {
                     thread::yield_now();
                     true
                 })

@@ -120,7 +120,7 @@ impl Commands {
             std::thread::yield_now();
             !self.board.nic_has_failed() && Instant::now() < deadline
         };
-        match self.kernel.token_table().post(&token, table_is_full) {
+        match self.kernel.post(&token, table_is_full) {
             Ok(doorbell) => {
                 if doorbell == Doorbell::Ring {
                     self.kernel.ring();

@@ -75,6 +75,8 @@ static void calls(struct side *side)
 	VIP_MEM_HANDLE handle;
 	VIP_CQ_HANDLE cq, other_cq;
 	VIP_VI_HANDLE vi = new_vi(side), other_vi;
+	VIP_MEM_ATTRIBUTES open = { NULL, VIP_TRUE, VIP_FALSE };
+	VIP_AUTODISCOVERY_LIST nobody = { 1, NULL, 0 };
 	VIP_BOOLEAN receive;
 	VIP_RETURN code;
 
@@ -85,6 +87,8 @@ static void calls(struct side *side)
 	IS(side, VipDestroyPtag(nic, tag), VIP_ERROR_RESOURCE);
 	IS(side, VipRegisterMem(nic, buffer.bytes, 5000, NULL, &handle), VIP_ERROR_RESOURCE);
 	IS(side, VipDeregisterMem(nic, buffer.bytes, buffer.handle), VIP_ERROR_RESOURCE);
+	IS(side, VipSetMemAttributes(nic, buffer.bytes, buffer.handle, &open), VIP_ERROR_RESOURCE);
+	IS(side, VipQuerySystemManagementInfo(nic, VIP_SMI_AUTODISCOVERY, &nobody), VIP_ERROR_RESOURCE);
 	IS(side, VipCreateVi(nic, &attributes, NULL, NULL, &other_vi), VIP_ERROR_RESOURCE);
 	IS(side, VipCreateCQ(nic, 4, &other_cq), VIP_ERROR_RESOURCE);
 	IS(side, VipCQDone(cq, &other_vi, &receive), VIP_ERROR_RESOURCE);
@@ -146,6 +150,33 @@ static void waits(struct side *side)
 	join(side);
 }
 
+static void wait_for_peer(struct side *side)
+{
+	VIP_VI_ATTRIBUTES attributes;
+
+	IS(side, VipConnectPeerWait(side->argument, &attributes), VIP_ERROR_RESOURCE);
+}
+
+static void peers(struct side *side)
+{
+	union address local = own_address(side, "a"), remote = own_address(side, "b");
+	VIP_VI_HANDLE waiting = new_vi(side), polling = new_vi(side);
+	VIP_VI_ATTRIBUTES attributes;
+
+	OK(side, VipConnectPeerRequest(waiting, &local.net, &remote.net, VIP_INFINITE));
+	OK(side, VipConnectPeerRequest(polling, &local.net, &remote.net, VIP_INFINITE));
+	CHECK(side, state_of(side, polling) == VIP_STATE_CONNECT_PENDING);
+	in_thread(side, wait_for_peer, waiting);
+	fail_nic(side);
+	join(side);
+	becomes(side, polling, VIP_STATE_ERROR);
+	IS(side, VipConnectPeerDone(polling, &attributes), VIP_ERROR_RESOURCE);
+	OK(side, VipDisconnect(polling));
+	OK(side, VipDisconnect(waiting));
+	OK(side, VipDestroyVi(polling));
+	OK(side, VipDestroyVi(waiting));
+}
+
 static const struct test tests[] = {
 	{ "vis_go_to_error_and_all_is_flushed", "M:m D",
 	  "error:CATASTROPHIC state:Idle-Error state:ConnectPending-Error state:Connected-Error state:Error-Idle "
@@ -155,6 +186,7 @@ static const struct test tests[] = {
 	  "VipCreatePtag:VIP_ERROR_RESOURCE VipDestroyPtag:VIP_ERROR_RESOURCE VipRegisterMem:VIP_ERROR_RESOURCE "
 	  "VipDeregisterMem:VIP_ERROR_RESOURCE VipCreateVi:VIP_ERROR_RESOURCE VipCreateCQ:VIP_ERROR_RESOURCE "
 	  "VipCQDone:VIP_ERROR_RESOURCE VipCQWait:VIP_ERROR_RESOURCE VipConnectWait:VIP_ERROR_RESOURCE "
+	  "VipSetMemAttributes:VIP_ERROR_RESOURCE VipQuerySystemManagementInfo:VIP_ERROR_RESOURCE "
 	  "VipPostSend:VIP_ERROR_RESOURCE VipPostRecv:VIP_ERROR_RESOURCE "
 	  "VipCloseNic:VIP_SUCCESS",
 	  ONCE, calls, NULL },
@@ -162,6 +194,10 @@ static const struct test tests[] = {
 	  "error:CATASTROPHIC VipConnectWait:VIP_ERROR_RESOURCE VipCQWait:VIP_ERROR_RESOURCE "
 	  "VipRecvWait:VIP_DESCRIPTOR_ERROR",
 	  EACH, waits, NULL },
+	{ "peers_are_not_waited_for", "D",
+	  "error:CATASTROPHIC VipConnectPeerWait:VIP_ERROR_RESOURCE VipConnectPeerDone:VIP_ERROR_RESOURCE "
+	  "state:ConnectPending-Error",
+	  EACH, peers, NULL },
 };
 
 const struct group failure_group = GROUP("failure", "fail", tests);

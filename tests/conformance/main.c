@@ -27,14 +27,16 @@ static const char usage[] =
 	"                 corrupt  it arrives damaged\n"
 	"                 break    only its first part arrives\n"
 	"                 answer   it is lost if the second NIC has sent it\n"
+	"                 absent   nothing, but the second NIC is off the network while no program has it open\n"
 	"  --fail COMMAND of the NIC. The shell command makes it fail; unless the NIC comes back, choose one test with --only\n"
 	"\n"
 	"Exit status: 0 all tests passed or were skipped, 1 some failed, 2 they could not be run.\n";
 
 static const struct group *const groups[] = {
 	&nic_group, &memory_group, &vi_group, &connection_group, &transfer_group, &queue_group, &cq_group, &error_group,
-	&rdma_group, &notify_group, &name_group, &vendor_group, &scale_group,
-	&drop_group, &corrupt_group, &break_group, &answer_group, &failure_group,
+	&rdma_group, &attribute_group, &peer_group, &management_group, &notify_group, &name_group, &vendor_group, &scale_group,
+	&drop_group, &corrupt_group, &break_group, &answer_group, &absent_group,
+	&failure_group,
 };
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 

@@ -169,6 +169,7 @@ static void *attempt(void *context)
 /* All attempts at once; every third is refused. */
 static void storm_first(struct side *side)
 {
+	/* One role is the first. */
 	static struct attempt attempts[STORM];
 	int i, connected = 0, refused = 0;
 
@@ -217,10 +218,53 @@ static void storm_second(struct side *side)
 	}
 }
 
-/* The first storm leaves what is made at first use; the second and third leave nothing. */
-static void storms(struct side *side)
+static void ask_peer(struct side *side, VIP_VI_HANDLE vi, int number, unsigned long timeout)
 {
-	void (*storm)(struct side *side) = side->role == FIRST ? storm_first : storm_second;
+	union address local, remote;
+	char here[8], there[8];
+
+	snprintf(here, sizeof(here), "%c%d", side->role == FIRST ? 'a' : 'b', number);
+	snprintf(there, sizeof(there), "%c%d", side->role == FIRST ? 'b' : 'a', number);
+	local = own_address(side, here);
+	remote = peer_address(side, there);
+	OK(side, VipConnectPeerRequest(vi, &local.net, &remote.net, timeout));
+}
+
+/* All attempts at once, in opposite orders; every third of the first role has no partner. */
+static void peer_storm(struct side *side)
+{
+	VIP_VI_HANDLE *vis = side->argument;
+	VIP_VI_ATTRIBUTES attributes;
+	int i;
+
+	tolerate(side, VIP_ERROR_CONN_LOST);
+	for (i = 0; i < STORM; i++)
+		vis[i] = new_vi(side);
+	meet(side);
+	for (i = 0; i < STORM; i++) {
+		int number = side->role == FIRST ? i : STORM - 1 - i;
+
+		if (number % 3 != 2)
+			ask_peer(side, vis[number], number, LIMIT);
+		else if (side->role == FIRST)
+			ask_peer(side, vis[number], number, SHORT);
+	}
+	for (i = 0; i < STORM; i++) {
+		if (i % 3 != 2)
+			IS(side, VipConnectPeerWait(vis[i], &attributes), VIP_SUCCESS);
+		else if (side->role == FIRST)
+			IS(side, VipConnectPeerWait(vis[i], &attributes), VIP_TIMEOUT);
+	}
+	meet(side);
+	for (i = 0; i < STORM; i++) {
+		OK(side, VipDisconnect(vis[i]));
+		OK(side, VipDestroyVi(vis[i]));
+	}
+}
+
+/* The first storm leaves what is made at first use; the second and third leave nothing. */
+static void three_storms(struct side *side, void (*storm)(struct side *side))
+{
 	struct footprint before;
 
 	use_vis(side);
@@ -230,6 +274,17 @@ static void storms(struct side *side)
 	storm(side);
 	has_not_grown(side, before);
 	all_vis(side);
+}
+
+static void storms(struct side *side)
+{
+	three_storms(side, side->role == FIRST ? storm_first : storm_second);
+}
+
+static void peer_storms(struct side *side)
+{
+	side->argument = new_memory(side, STORM * sizeof(VIP_VI_HANDLE), 16);
+	three_storms(side, peer_storm);
 }
 
 /* Regions that others on the NIC may have: who runs the suite, and the suite itself for its roles' sake. */
@@ -263,6 +318,8 @@ static const struct test tests[] = {
 	{ "connections_come_and_go", "C:iometer", "VipConnectRequest:VIP_SUCCESS VipDisconnect:VIP_SUCCESS", EACH, cycles,
 	  cycles },
 	{ "storms_of_requests", "D", "VipConnectRequest:VIP_SUCCESS VipConnectRequest:VIP_REJECT", ONCE, storms, storms },
+	{ "storms_of_peers", "D", "VipConnectPeerRequest:VIP_SUCCESS VipConnectPeerWait:VIP_SUCCESS "
+	  "VipConnectPeerWait:VIP_TIMEOUT", ONCE, peer_storms, peer_storms },
 	{ "regions_can_be_exhausted", "M:m", "VipRegisterMem:VIP_ERROR_RESOURCE", ONCE, all_regions, NULL },
 };
 

@@ -212,8 +212,8 @@ void close_under(struct side *side, void *(*prepare)(struct side *side), void (*
 unsigned long now_ms(void);
 
 extern const struct group nic_group, memory_group, vi_group, connection_group, transfer_group, queue_group, cq_group,
-	error_group, rdma_group, notify_group, name_group, vendor_group, scale_group,
-	drop_group, corrupt_group, break_group, answer_group, failure_group;
+	error_group, rdma_group, attribute_group, peer_group, management_group, notify_group, name_group, vendor_group, scale_group,
+	drop_group, corrupt_group, break_group, answer_group, absent_group, failure_group;
 
 #define GROUP(group_name, group_needs, table) \
 	{ (group_name), (group_needs), (table), sizeof(table) / sizeof((table)[0]) }

@@ -117,13 +117,9 @@ fn reasons(shown: &Shown<'_>) -> Result<BTreeMap<Requirement, &'static str>> {
     let mut reasons = BTreeMap::new();
     for (word, reason) in NOT_PROVOKED {
         let (word, only) = word.split_once('@').map_or((*word, None), |(word, only)| (word, Some(only)));
-        let is_meant = |other: &str| match word.strip_suffix('*') {
-            Some(function) => other.starts_with(function),
-            None => other == word,
-        };
         let matching: Vec<_> = shown
             .iter()
-            .filter(|((other, level), _)| is_meant(other) && (only.is_none() || only == *level))
+            .filter(|((other, level), _)| other == word && (only.is_none() || only == *level))
             .collect();
         ensure!(!matching.is_empty(), "{word} is not documented: why say that it is not provoked?");
         for (requirement, names) in matching {

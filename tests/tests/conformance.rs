@@ -65,6 +65,9 @@ fn links_with_faults() -> Result<()> {
     cards.card()?.set_faults("off")?;
     cards.set_faults_of(1, "drop=1")?;
     run(&suite, &cards, &["--link", "answer"])?;
+    cards.card()?.set_faults("off")?;
+    // Over the direct link a NIC's driver is the program that has it open.
+    run(&suite, &cards, &["--link", "absent"])?;
     cards.stop()
 }
 

@@ -356,7 +356,7 @@ union address peer_address(const struct side *side, const char *discriminator)
 
 union address own_address(const struct side *side, const char *discriminator)
 {
-	return address_at(side, side->attributes.LocalNicAddress, discriminator);
+	return address_at(side, side->own_host, discriminator);
 }
 
 VIP_CONN_HANDLE await_request(struct side *side, const char *discriminator, VIP_VI_ATTRIBUTES *attributes)
@@ -589,6 +589,8 @@ static void begin(struct side *side)
 {
 	OK(side, VipOpenNic(side->nic_name, &side->nic));
 	OK(side, VipQueryNic(side->nic, &side->attributes));
+	CHECK(side, side->attributes.NicAddressLen <= MAX_HOST);
+	memcpy(side->own_host, side->attributes.LocalNicAddress, side->attributes.NicAddressLen);
 	OK(side, VipErrorCallback(side->nic, side, error_handler));
 }
 

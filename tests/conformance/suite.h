@@ -81,8 +81,8 @@ struct side {
 	const char *nic_name;
 	VIP_NIC_HANDLE nic;
 	VIP_NIC_ATTRIBUTES attributes;
-	/* The other role's NIC. */
-	unsigned char peer_host[MAX_HOST];
+	/* This role's NIC, also when it is closed, and the other role's. */
+	unsigned char own_host[MAX_HOST], peer_host[MAX_HOST];
 	/* Different for each run of a test. */
 	unsigned long number;
 	/* How many connections the scale tests make. */

@@ -1,7 +1,10 @@
 /* Handlers for one completion. */
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "suite.h"
 
@@ -343,6 +346,110 @@ static void cancelled(struct side *side)
 	CHECK(side, calls->count == 0);
 }
 
+#define THREADS 1024
+/* Bytes that a thread's stack has; systems may keep larger ones of threads that have ended, up to four times as large. */
+#define STACK (2UL << 20)
+/* Bytes that are left for everything but threads. */
+#define LEFT (1UL << 20)
+
+/* Threads that only exist, so that no more can. */
+struct crowd {
+	pthread_mutex_t lock;
+	pthread_t threads[THREADS];
+	unsigned int count;
+	struct rlimit limit;
+};
+
+static void *exist(void *context)
+{
+	struct crowd *crowd = context;
+
+	pthread_mutex_lock(&crowd->lock);
+	pthread_mutex_unlock(&crowd->lock);
+	return NULL;
+}
+
+/* Leaves no room in the address space for one more stack, not even among those of threads that have ended. */
+static void fill(struct side *side, struct crowd *crowd)
+{
+	struct rlimit limit;
+	unsigned long pages;
+	pthread_attr_t attributes;
+	FILE *sizes = fopen("/proc/self/statm", "r");
+
+	if (sizes == NULL)
+		skip(side, "this system does not tell how much memory a process has");
+	CHECK(side, fscanf(sizes, "%lu", &pages) == 1);
+	fclose(sizes);
+	pthread_mutex_init(&crowd->lock, NULL);
+	pthread_mutex_lock(&crowd->lock);
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK);
+	CHECK(side, getrlimit(RLIMIT_AS, &crowd->limit) == 0);
+	limit = crowd->limit;
+	limit.rlim_cur = pages * (unsigned long)sysconf(_SC_PAGESIZE) + LEFT;
+	CHECK(side, setrlimit(RLIMIT_AS, &limit) == 0);
+	while (crowd->count < THREADS &&
+	       pthread_create(&crowd->threads[crowd->count], &attributes, exist, crowd) == 0)
+		crowd->count++;
+}
+
+static void leave(struct crowd *crowd)
+{
+	setrlimit(RLIMIT_AS, &crowd->limit);
+	pthread_mutex_unlock(&crowd->lock);
+	while (crowd->count > 0)
+		pthread_join(crowd->threads[--crowd->count], NULL);
+}
+
+/* Sets handlers of a NIC that has no thread yet, while there can be none. Returns whether all were refused. */
+static int set_handlers(struct side *side, struct crowd *crowd)
+{
+	VIP_VI_ATTRIBUTES attributes = vi_attributes(side);
+	struct calls *calls = new_calls(side);
+	VIP_DESCRIPTOR *it = descriptor(side, 1);
+	int refused = 0, i;
+	VIP_MEM_HANDLE memory;
+	VIP_RETURN codes[4];
+	VIP_NIC_HANDLE nic;
+	VIP_CQ_HANDLE cq;
+	VIP_VI_HANDLE vi;
+
+	OK(side, VipOpenNic(side->nic_name, &nic));
+	OK(side, VipRegisterMem(nic, it, sizeof(*it), NULL, &memory));
+	OK(side, VipCreateVi(nic, &attributes, NULL, NULL, &vi));
+	OK(side, VipCreateCQ(nic, 4, &cq));
+	fill(side, crowd);
+	codes[0] = SEEN(side, VipErrorCallback(nic, side, error_handler));
+	codes[1] = SEEN(side, VipSendNotify(vi, registration(side, calls, 1), on_descriptor));
+	codes[2] = SEEN(side, VipRecvNotify(vi, registration(side, calls, 1), on_descriptor));
+	codes[3] = SEEN(side, VipCQNotify(cq, registration(side, calls, 1), on_entry));
+	leave(crowd);
+	for (i = 0; i < 4; i++) {
+		CHECK(side, codes[i] == VIP_ERROR_RESOURCE || codes[i] == VIP_SUCCESS);
+		refused += codes[i] == VIP_ERROR_RESOURCE;
+	}
+	/* What was refused is not registered, and now there is room. */
+	OK(side, VipErrorCallback(nic, NULL, NULL));
+	OK(side, VipSendNotify(vi, registration(side, calls, 2), on_descriptor));
+	OK(side, VipPostSend(vi, it, memory));
+	await_calls(side, calls, 1);
+	CHECK(side, calls->all[0].descriptor == it);
+	CHECK(side, calls->all[0].registration == (codes[1] == VIP_SUCCESS ? 1UL : 2UL));
+	OK(side, VipCloseNic(nic));
+	return refused == 4;
+}
+
+/* Threads of others may end meanwhile and make room, so it is tried again. */
+static void no_threads(struct side *side)
+{
+	struct crowd *crowd = new_memory(side, sizeof(*crowd), 16);
+	int i;
+
+	for (i = 0; i < 10 && !set_handlers(side, crowd); i++)
+		;
+}
+
 static const struct test tests[] = {
 	{ "bad_parameters", "D M:l",
 	  "VipSendNotify:VIP_INVALID_PARAMETER VipRecvNotify:VIP_INVALID_PARAMETER VipCQNotify:VIP_INVALID_PARAMETER",
@@ -357,6 +464,10 @@ static const struct test tests[] = {
 	  errors_too, NULL },
 	{ "registrations_end_with_their_queue", "VG:vipcqnotify",
 	  "VipRecvNotify:VIP_SUCCESS VipSendNotify:VIP_SUCCESS VipCQNotify:VIP_SUCCESS", ONCE, cancelled, NULL },
+	{ "no_handler_without_a_thread", "D",
+	  "VipErrorCallback:VIP_ERROR_RESOURCE VipSendNotify:VIP_ERROR_RESOURCE VipRecvNotify:VIP_ERROR_RESOURCE "
+	  "VipCQNotify:VIP_ERROR_RESOURCE",
+	  ONCE, no_threads, NULL },
 };
 
 const struct group notify_group = GROUP("notify", NULL, tests);

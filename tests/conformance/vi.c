@@ -24,6 +24,7 @@ static void creating(struct side *side)
 				    found.QoS == NULL && found.Ptag == NULL);
 		OK(side, VipDestroyVi(vi));
 		IS(side, VipDestroyVi(vi), VIP_INVALID_PARAMETER);
+		saw_states(side, "Idle-destroy");
 	}
 	OK(side, VipDestroyCQ(cq));
 }
@@ -157,7 +158,7 @@ static void destroying_connected(struct side *side)
 static const struct test tests[] = {
 	{ "a_vi_begins_idle_with_its_attributes", "M:m C:iometer C:pm2-mad3",
 	  "VipCreateVi:VIP_SUCCESS VipQueryVi:VIP_SUCCESS VipDestroyVi:VIP_SUCCESS VipDestroyVi:VIP_INVALID_PARAMETER "
-	  "state:create-Idle",
+	  "state:create-Idle state:Idle-destroy",
 	  EACH, creating, NULL },
 	{ "bad_attributes_have_their_codes", "M:m",
 	  "VipCreateVi:VIP_INVALID_PARAMETER VipCreateVi:VIP_INVALID_RELIABILITY_LEVEL VipCreateVi:VIP_INVALID_MTU "

@@ -1,20 +1,15 @@
 //! What the conformance suite cannot provoke.
 
 const IN_ERROR: &str = "when the NIC has failed, the VI is in Error";
-const NO_THREAD: &str = "it takes a system that has no more threads";
 const NO_READ: &str = "there is no RDMA read at Unreliable Delivery";
 
 /// A word of the suite, with `@` and a level if it is about one, and why no test shows it.
 pub(crate) const NOT_PROVOKED: &[(&str, &str)] = &[
-    ("VipCQNotify:VIP_ERROR_RESOURCE", NO_THREAD),
     (
         "VipConnectAccept:VIP_ERROR_RESOURCE",
         "the NIC must fail while it makes the connection: before, the VI is in Error",
     ),
     ("VipConnectPeerRequest:VIP_ERROR_RESOURCE", IN_ERROR),
-    ("VipErrorCallback:VIP_ERROR_RESOURCE", NO_THREAD),
-    ("VipRecvNotify:VIP_ERROR_RESOURCE", NO_THREAD),
-    ("VipSendNotify:VIP_ERROR_RESOURCE", NO_THREAD),
     ("VipSendWait:VIP_ERROR_RESOURCE", "no send stays on its way for as long as it takes to close the NIC"),
     ("VipSetViAttributes:VIP_ERROR_RESOURCE", IN_ERROR),
     ("error:RDMAR_PROT@unreliable", NO_READ),

@@ -162,10 +162,12 @@ impl CqId {
     /// [`Error::InvalidParameter`] for 0, [`Error::OutOfResources`] for less than are waiting or more than the NIC allows.
     pub fn resize(self, entries: u64) -> Result<()> {
         let slot = self.slot()?;
-        slot.entries.lock().context(self.0)?;
+        let context = Arc::clone(slot.entries.lock().context(self.0)?);
         if entries == 0 {
             return Err(Error::InvalidParameter("a completion queue has at least one entry"));
         }
+        // Completions that have come and that nobody has asked for wait, too.
+        context.drain();
         if entries > MAX_CQ_ENTRIES || entries < slot.entries.lock().waiting.len() as u64 {
             return Err(Error::OutOfResources("more entries than allowed, or fewer than are waiting"));
         }

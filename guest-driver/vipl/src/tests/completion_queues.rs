@@ -151,6 +151,7 @@ fn resizing_keeps_what_is_there() {
         post(vi, Queue::Send, descriptor).unwrap();
         card.complete(number, Queue::Send, DONE);
     }
+    assert!(matches!(cq.resize(1), Err(Error::OutOfResources(_))), "two wait, though nobody has looked");
     assert!(cq.poll().unwrap().is_some());
     assert!(matches!(cq.resize(0), Err(Error::InvalidParameter(_))));
     cq.resize(96).unwrap();

@@ -32,7 +32,10 @@ impl ViObject {
         }
         match self.context.agent.connect_peer_wait(self.number, Some(Duration::ZERO)) {
             // Nothing yet, or another thread is being told, or the VI is going.
-            Ok(None) | Err(AgentError::Refused(Status::INVALID_STATE | Status::INVALID_PARAMETER)) => {}
+            Ok(None)
+            | Err(AgentError::Refused(
+                Status::INVALID_STATE | Status::INVALID_PARAMETER | Status::CANCELLED,
+            )) => {}
             Ok(Some(attributes)) => {
                 self.state.lock().end_connect(true);
                 *untold = Some(Ok(ViAttributes::of_peer(&attributes)));
@@ -61,6 +64,10 @@ impl ViObject {
         if self.context.is_closed() {
             // It went with the NIC handle.
             return Error::Closed;
+        }
+        if self.context.has_failed() {
+            // No attempt tells of it, but it is what the program wants to know.
+            return Error::NicFailed;
         }
         Error::InvalidState("no attempt with a peer is under way")
     }
@@ -123,7 +130,9 @@ impl ViId {
                     return Ok(ViAttributes::of_peer(&attributes));
                 }
                 // Another thread has looked: what it found is kept for the program, or it was told. Or the VI is going.
-                Err(AgentError::Refused(Status::INVALID_STATE | Status::INVALID_PARAMETER)) => {
+                Err(AgentError::Refused(
+                    Status::INVALID_STATE | Status::INVALID_PARAMETER | Status::CANCELLED,
+                )) => {
                     return object.tell()?.ok_or_else(|| object.no_attempt());
                 }
                 Err(error @ AgentError::Refused(_)) => {

@@ -122,6 +122,33 @@ fn disconnecting_gives_the_attempt_up() {
 }
 
 #[test]
+fn a_wait_learns_that_the_attempt_was_given_up() {
+    let (nic, card) = open();
+    let (vi, number) = idle(nic);
+    ask(vi).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(move || vi.connect_peer_wait());
+        card.until_waiting(1);
+        // As the card's answer may come before the attempt is forgotten.
+        card.end_attempt(number, Err(Status::CANCELLED));
+        assert!(matches!(waiter.join().unwrap(), Err(Error::InvalidState(_))));
+    });
+    nic.close().unwrap();
+}
+
+#[test]
+fn a_failed_nic_is_told_of_an_attempt_that_it_has_ended() {
+    let (nic, card) = open();
+    let (vi, _) = idle(nic);
+    ask(vi).unwrap();
+    card.fail();
+    assert!(nic.context().unwrap().has_failed());
+    assert!(matches!(vi.connect_peer_done(), Err(Error::NicFailed)));
+    assert_eq!(state(vi), ViState::Error);
+    nic.close().unwrap();
+}
+
+#[test]
 fn closing_the_nic_ends_waits_and_the_attempt() {
     let (nic, card) = open();
     let (vi, _) = idle(nic);

@@ -36,7 +36,7 @@ static int take_word(const char **list, struct word *word)
 	word->is_optional = word->text[all - 1] == '?';
 	all -= (size_t)word->is_optional;
 	word->length = all;
-	word->levels = VIP_BASE_SERVICES;
+	word->levels = VIP_SERVICE_UNRELIABLE | VIP_SERVICE_RELIABLE_DELIVERY | VIP_SERVICE_RELIABLE_RECEPTION;
 	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
 		size_t length = strlen(suffixes[i].name);
 

@@ -45,15 +45,7 @@ impl CProgram {
     /// # Errors
     /// If it does not compile without a warning.
     pub fn conformance_suite() -> Result<Self> {
-        let mut sources = vec![];
-        for entry in std::fs::read_dir(workspace::root()?.join("tests/conformance"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "c") {
-                sources.push(path);
-            }
-        }
-        sources.sort();
-        compile(&sources, |command, directory| {
+        compile(&Self::conformance_sources()?, |command, directory| {
             command.args(["-std=c99", "-pedantic", "-D_GNU_SOURCE"]);
             link_vipl(command, directory)
         })
@@ -68,6 +60,22 @@ impl CProgram {
             Command::new(&self.path).arg("--list").env("LD_LIBRARY_PATH", self.libraries()).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The conformance suite's sources.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub fn conformance_sources() -> Result<Vec<PathBuf>> {
+        let mut sources = vec![];
+        for entry in std::fs::read_dir(workspace::root()?.join("tests/conformance"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "c") {
+                sources.push(path);
+            }
+        }
+        sources.sort();
+        Ok(sources)
     }
 
     /// A program in the C of 1989 that takes these options of the compiler behind its sources.

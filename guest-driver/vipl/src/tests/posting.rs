@@ -1,7 +1,7 @@
 //! Posting and polling.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vianic_abi::token::{TOKEN_RECEIVE, TokenKind};
 
@@ -10,6 +10,7 @@ use crate::async_error::ErrorCode;
 use crate::error::Error;
 use crate::tests::card::inline_segments;
 use crate::tests::errors::listen;
+use crate::work_queue::{Link, WorkQueue};
 
 #[test]
 fn descriptors_come_back_in_the_order_of_posting() {
@@ -207,5 +208,54 @@ fn a_failed_context_takes_no_posts_and_gives_back_what_it_has() {
     assert!(matches!(vi.done(Queue::Send).unwrap(), Poll::Empty));
     vi.disconnect().unwrap();
     vi.destroy().unwrap();
+    nic.close().unwrap();
+}
+
+#[test]
+fn a_queue_is_never_empty_to_whoever_knows_of_a_post() {
+    const ROUNDS: u32 = 2000;
+    let (nic, card) = open();
+    let (vi, number) = connected(nic, &card, None, None);
+    let mut descriptors = TestDescriptor::many(2);
+    let (posted, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while taken.load(Ordering::Relaxed) < ROUNDS {
+                let known = posted.load(Ordering::Acquire);
+                match vi.done(Queue::Receive).unwrap() {
+                    Poll::Empty => assert_eq!(known, taken.load(Ordering::Relaxed), "one is on the queue"),
+                    Poll::NotDone => {}
+                    Poll::Done(_) => {
+                        taken.fetch_add(1, Ordering::Release);
+                    }
+                }
+            }
+        });
+        for (round, i) in (1..=ROUNDS).zip((0..2).cycle()) {
+            post(vi, Queue::Receive, &mut descriptors[i]).unwrap();
+            posted.store(round, Ordering::Release);
+            assert!(card.complete(number, Queue::Receive, DONE));
+            while taken.load(Ordering::Acquire) < round {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    nic.close().unwrap();
+}
+
+#[test]
+fn an_empty_queue_is_told_to_its_owner_only() {
+    let (nic, card) = open();
+    let owners = [(); 2].map(|()| connected(nic, &card, None, None).0);
+    let context = nic.context().unwrap();
+    let queue = WorkQueue::default();
+    for (owner, other) in [(owners[0], owners[1]), (owners[1], owners[0])] {
+        let context = Arc::clone(&context);
+        queue.open(&Link { key: owner.0, context, vi: 0, queue: Queue::Send, has_cq: false });
+        assert!(matches!(queue.done(owner.0), Ok(Poll::Empty)));
+        assert!(matches!(queue.done(other.0), Err(Error::InvalidHandle("VI"))));
+        assert!(queue.close().is_empty());
+        assert!(matches!(queue.done(owner.0), Err(Error::InvalidHandle("VI"))), "nobody's");
+    }
     nic.close().unwrap();
 }

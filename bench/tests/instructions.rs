@@ -19,8 +19,8 @@ struct Bound {
 }
 
 const BOUNDS: [Bound; 2] = [
-    Bound { window: "1", instructions: [970, 4890, 755] },
-    Bound { window: "64", instructions: [865, 3730, 425] },
+    Bound { window: "1", instructions: [825, 3330, 640] },
+    Bound { window: "64", instructions: [760, 2450, 380] },
 ];
 
 #[test]

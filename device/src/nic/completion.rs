@@ -107,7 +107,7 @@ impl Core {
         iorb: &Iorb,
         outcome: Outcome,
     ) -> Result<(), ProtectionFault> {
-        let control_segment = if self.shadow.is_current((&self.memory, &self.host), iorb.location.epoch) {
+        let control_segment = if self.shadow.is_current(&self.host, iorb.location.epoch) {
             iorb.location.address
         } else {
             self.descriptor_location(rights, iorb.descriptor)?.address

@@ -43,7 +43,7 @@ impl DeregistrationList {
     /// Forgets all registrations whose handles the Kernel Agent has put in, so that what is still known may be trusted.
     #[inline]
     pub fn forget(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
-        if self.drainer.is_behind(nic_memory.mdl(host.mdl_insert())) {
+        if self.drainer.is_behind(host.mdl_insert()) {
             self.forget_waiting(nic_memory, host, why);
         }
     }
@@ -58,8 +58,8 @@ impl DeregistrationList {
     /// Whether no registration that was good in `epoch` has been deregistered since.
     #[inline]
     #[must_use]
-    pub fn is_current(&self, nic_memory: &NicMemory, host: &Host, epoch: u64) -> bool {
-        self.epoch == epoch && !self.drainer.is_behind(nic_memory.mdl(host.mdl_insert()))
+    pub fn is_current(&self, host: &Host, epoch: u64) -> bool {
+        self.epoch == epoch && !self.drainer.is_behind(host.mdl_insert())
     }
 
     #[cold]

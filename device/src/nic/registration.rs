@@ -51,23 +51,26 @@ impl<'a> Registration<'a> {
         if end > word!(self, length) { Err(ProtectionFault) } else { Ok(()) }
     }
 
-    /// `length` bytes at `address`, which have been checked, page by page.
+    /// What of `length` bytes at `address`, which have been checked, lies in the page of the first one.
     #[inline]
-    pub(super) fn pieces(&self, mut address: u64, length: u32) -> impl Iterator<Item = Piece> + use<> {
+    pub(super) fn first_piece(&self, address: u64, length: u32) -> Piece {
         let [_, _, page_shift, _]: [u16; 4] = zerocopy::transmute!(word!(self, context));
         let page_shift = page_shift & 0x3f;
-        let first = word!(self, virtual_address) >> page_shift;
         let page_size = 1_u64 << page_shift;
-        let mut left = u64::from(length);
+        let offset = address & (page_size - 1);
+        Piece {
+            page: (address >> page_shift).wrapping_sub(word!(self, virtual_address) >> page_shift),
+            offset,
+            length: u64::from(length).min(page_size - offset),
+        }
+    }
+
+    /// `length` bytes at `address`, which have been checked, page by page.
+    pub(super) fn pieces(self, mut address: u64, mut length: u32) -> impl Iterator<Item = Piece> + 'a {
         std::iter::from_fn(move || {
-            if left == 0 {
-                return None;
-            }
-            let offset = address & (page_size - 1);
-            let piece =
-                Piece { page: (address >> page_shift) - first, offset, length: left.min(page_size - offset) };
+            let piece = (length > 0).then(|| self.first_piece(address, length))?;
             address += piece.length;
-            left -= piece.length;
+            length -= u32::try_from(piece.length).unwrap_or(length);
             Some(piece)
         })
     }
@@ -78,11 +81,12 @@ impl<'a> Registration<'a> {
         Some(word!(self, page_directory)).filter(|directory| *directory != 0)
     }
 
-    /// Guest-physical address of a page, from the entry.
+    /// Guest-physical address of a page, if the entry has it.
     #[inline]
-    pub(super) fn inline_page(&self, page: u64) -> Result<u64, ProtectionFault> {
+    pub(super) fn inline_page(&self, page: u64) -> Option<u64> {
         let first = offset_of!(MrtEntry, pages) / 8;
         let pages = &self.slot[first..first + INLINE_PAGES];
-        pages.get(usize_of(page)).map(|word| word.load(Relaxed)).ok_or(ProtectionFault)
+        let page = pages.get(usize_of(page))?.load(Relaxed);
+        self.page_directory().is_none().then_some(page)
     }
 }

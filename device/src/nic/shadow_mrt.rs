@@ -101,10 +101,32 @@ impl ShadowMrt {
         }
         let registration = Registration::new(slot);
         registration.check(rights, address, length)?;
+        let piece = registration.first_piece(address, length);
+        // Most descriptors and many messages lie in one page.
+        if piece.length == u64::from(length)
+            && let Some(page) = registration.inline_page(piece.page)
+        {
+            if length > 0 {
+                push(ranges, page.checked_add(piece.offset).ok_or(ProtectionFault)?, usize_of(length));
+            }
+            return Ok(());
+        }
+        self.resolve_pages((nic_memory, host), index, (address, length), ranges)
+    }
+
+    /// Finds where bytes are whose region and place in it have been checked, page by page.
+    fn resolve_pages(
+        &mut self,
+        (nic_memory, host): (&NicMemory, &Host),
+        index: usize,
+        (address, length): (u64, u32),
+        ranges: &mut Ranges,
+    ) -> Result<(), ProtectionFault> {
+        let registration = Registration::new(&nic_memory.shadow()[index]);
         let directory = registration.page_directory();
         for piece in registration.pieces(address, length) {
             let page = match directory {
-                None => registration.inline_page(piece.page)?,
+                None => registration.inline_page(piece.page).ok_or(ProtectionFault)?,
                 Some(directory) => {
                     let table = (self.filled_by[index], directory);
                     self.pages.page((nic_memory, host), table, piece.page)?
@@ -125,8 +147,8 @@ impl ShadowMrt {
     /// Whether what was found in `epoch` may still be used: no registration has been deregistered since.
     #[inline]
     #[must_use]
-    pub fn is_current(&self, (nic_memory, host): (&NicMemory, &Host), epoch: u64) -> bool {
-        self.mdl.is_current(nic_memory, host, epoch)
+    pub fn is_current(&self, host: &Host, epoch: u64) -> bool {
+        self.mdl.is_current(host, epoch)
     }
 
     /// Copies the registration of `handle` from the MRT into its slot.

@@ -117,11 +117,11 @@ impl Drainer {
         Self::default()
     }
 
-    /// Whether handles wait in the list.
+    /// Whether handles wait in the list whose MDL_Insert counter is `insert`.
     #[inline(always)]
     #[must_use]
-    pub fn is_behind<A: Atomics>(&self, mdl: Mdl<'_, A>) -> bool {
-        mdl.insert.load(Acquire) != self.forgotten
+    pub fn is_behind<W: Atomic<u32>>(&self, insert: &W) -> bool {
+        insert.load(Acquire) != self.forgotten
     }
 
     /// Calls `forget` for everything that has been put in until now, and gives how many handles that were, no more than the list
@@ -188,9 +188,9 @@ mod tests {
             let (list, mut inserter, mut drainer) = List::starting_at(start);
             let first = inserter.insert(list.mdl(), 10).expect("room");
             let second = inserter.insert(list.mdl(), 11).expect("room");
-            assert!(drainer.is_behind(list.mdl()));
+            assert!(drainer.is_behind(&list.insert));
             assert_eq!(forget(&mut drainer, &list), [Forget::Handle(10), Forget::Handle(11)]);
-            assert!(!drainer.is_behind(list.mdl()));
+            assert!(!drainer.is_behind(&list.insert));
             let third = inserter.insert(list.mdl(), 12).expect("room");
             assert!(!inserter.has_let_go(list.mdl(), first), "forgotten, but not let go of");
             drainer.let_go(list.mdl());

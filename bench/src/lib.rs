@@ -3,3 +3,7 @@
 
 pub mod by_hand;
 pub mod callgrind;
+pub mod document;
+pub mod peers;
+pub mod report;
+pub mod scale;

@@ -9,6 +9,7 @@ mod exit_code;
 mod guests;
 mod image;
 mod output;
+mod pair;
 mod run;
 mod session;
 mod values;

@@ -59,6 +59,17 @@ pub(crate) fn arguments(config: &VmConfig, files: &Files) -> Vec<OsString> {
         );
         line.option("-device", card(index));
     }
+    if let Some(network) = &config.network {
+        let netdev = Value::new("dgram,id=lan")
+            .pair("local.type", "unix")
+            .path("local.path", &network.local)
+            .pair("remote.type", "unix")
+            .path("remote.path", &network.remote);
+        line.option("-netdev", netdev);
+        // No network to boot from.
+        let card = Value::new("virtio-net-pci,netdev=lan,romfile=").pair("mac", &network.mac);
+        line.option("-device", card);
+    }
     // Runs when the monitor says so: no event before it is missed.
     line.flag("-S");
     line.0.extend(config.qemu_arguments.iter().cloned());
@@ -136,6 +147,7 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Network;
     use crate::quote;
     use crate::vm::tests::config;
 
@@ -157,6 +169,19 @@ mod tests {
              virtio-id=38,num_vqs=63,vq_size=256,config_size=64,page-per-vq=on"
         ));
         assert_eq!(line.matches(DEVICE).count(), 2);
+    }
+
+    #[test]
+    fn a_network_joins_two_guests() {
+        let mut config = config();
+        assert!(!line(&config).contains("-netdev"));
+        let network =
+            Network { local: "/r/0".into(), remote: "/r/1".into(), mac: "52:54:00:00:00:01".to_owned() };
+        config.network = Some(network);
+        assert!(line(&config).contains(
+            "-netdev dgram,id=lan,local.type=unix,local.path=/r/0,remote.type=unix,remote.path=/r/1 \
+             -device virtio-net-pci,netdev=lan,romfile=,mac=52:54:00:00:00:01"
+        ));
     }
 
     #[test]

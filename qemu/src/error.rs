@@ -113,6 +113,12 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// A network joins two guests.
+    #[error("an ordinary network is between two guests, not {vms}")]
+    NotTwoGuests {
+        /// How many there would be.
+        vms: usize,
+    },
     /// The guest image could not be built or found.
     #[error("cannot provide {what}: {message}")]
     Image {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::hosts;
 use crate::image::GuestImage;
 use crate::limit::Limit;
+use crate::network::Network;
 use crate::probe::Qemu;
 use crate::run_dir::RunDir;
 use crate::vm::{OnReboot, Vm, VmConfig};
@@ -47,6 +48,8 @@ pub struct FabricConfig {
     pub device: Option<PathBuf>,
     /// What a guest's reboot leads to.
     pub on_reboot: OnReboot,
+    /// Whether two guests have an ordinary network as well: a virtio network card each, joined by a Unix datagram socket.
+    pub network: bool,
     /// More of the kernel's command line.
     pub kernel_arguments: Vec<String>,
     /// More arguments for QEMU.
@@ -70,6 +73,7 @@ impl FabricConfig {
             qemu: None,
             device: None,
             on_reboot: OnReboot::Exit,
+            network: false,
             kernel_arguments: vec![],
             qemu_arguments: vec![],
             device_arguments: vec![],
@@ -172,15 +176,18 @@ fn start(run_dir: &RunDir, config: &FabricConfig) -> Result<Parts> {
         }
     };
     let mut sockets = card.iter().flat_map(|card| card.sockets().iter().cloned());
-    let guests: Vec<_> = (0..config.vms)
-        .map(|vm| VmConfig {
+    let mut guests = Vec::new();
+    for vm in 0..config.vms {
+        let network = if config.network { Some(Network::of(vm, config.vms, run_dir)?) } else { None };
+        guests.push(VmConfig {
             name: hosts::name(vm),
             kernel_arguments: format!("{} hostname={}", guest.kernel_arguments, hosts::name(vm)),
             files: vec![hosts::file(&addresses)],
             cards: sockets.by_ref().take(config.cards).collect(),
+            network,
             ..guest.clone()
-        })
-        .collect();
+        });
+    }
     let vms = guests.iter().map(|guest| Vm::start(guest, run_dir)).collect::<Result<Vec<_>>>()?;
     if let Some(card) = &card {
         let agents: Vec<_> = vms.iter().map(Vm::weak_agent).collect();
@@ -224,6 +231,7 @@ fn guest(config: &FabricConfig, qemu: &Qemu) -> VmConfig {
         kernel_arguments,
         files: vec![],
         cards: vec![],
+        network: None,
         on_reboot: config.on_reboot,
         qemu_arguments: config.qemu_arguments.clone(),
         boot_limit: config.boot_limit,

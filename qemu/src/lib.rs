@@ -12,6 +12,7 @@ mod hosts;
 pub mod image;
 pub mod limit;
 mod log_tail;
+pub mod network;
 pub mod probe;
 mod progress;
 mod provision;

@@ -18,6 +18,7 @@ use crate::command_line::{self, Files};
 use crate::error::{Error, Result, VmFailure};
 use crate::limit::Limit;
 use crate::log_tail;
+use crate::network::Network;
 use crate::probe::Qemu;
 use crate::qmp::Qmp;
 use crate::run_dir::RunDir;
@@ -69,6 +70,8 @@ pub struct VmConfig {
     pub files: Vec<VmFile>,
     /// Sockets of the cards in it.
     pub cards: Vec<PathBuf>,
+    /// Its ordinary network card.
+    pub network: Option<Network>,
     /// What a reboot leads to.
     pub on_reboot: OnReboot,
     /// More arguments for QEMU.

@@ -12,5 +12,6 @@ pub mod loopback;
 pub mod result;
 pub mod ring;
 pub mod rounds;
+pub mod socket;
 pub mod statistics;
 pub mod table;

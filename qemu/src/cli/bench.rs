@@ -1,34 +1,39 @@
 //! `vianic bench`.
 
+mod between_guests;
+mod direct;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use vianic::address::Address;
-use vianic::card::{Card, CardConfig};
-use vianic::run_dir::RunDir;
-use vianic::workspace;
-use vianic_tools::bench::beside::Cores;
-use vianic_tools::bench::cases::{self, Effort};
-use vianic_tools::bench::rounds::{Case, Rounds};
+use vianic_bench::document::{Document, Machine};
+use vianic_bench::report;
+use vianic_tools::bench::cases::Effort;
 use vianic_tools::bench::table;
-use vianic_tools::cli::open_nic;
-use vipl::Nic;
 
+use super::guests::Guests;
 use super::output;
 
-/// Measures the card beside the limits of this machine.
+/// Measures the card beside the limits of this machine, and beside what else one could use.
 ///
-/// The application runs on one core, the card on another, and both poll. What is compared takes turns, some
-/// milliseconds each, and every figure is given as a ratio to the limit that was measured in the same round, because a machine's
-/// absolute figures change with whatever else it does. Before each sample a cache line is bounced between the two
-/// cores; samples taken while they were two threads of one core are dropped.
+/// Over the direct link the application runs on one core and the card on another, and both poll. What is compared takes
+/// turns, some milliseconds each, and every figure is given as a ratio to the limit that was measured in the same round,
+/// because a machine's absolute figures change with whatever else it does. Before each sample a cache line is bounced
+/// between the two cores; samples taken while they were two threads of one core are dropped. Measure on a quiet machine.
+///
+/// The limits: a cache line that goes to the other core and back; 64-byte tokens in one ring and 64-byte completions in
+/// another, with 1 to 256 under way, as a card that costs nothing would have them; memcpy; and a core that copies messages
+/// for such tokens, between pools as large as those of the card's messages.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vianic bench                       Everything, over the direct link
-  vianic bench latency rate          Two of the benchmarks
+  vianic bench                                 Everything over the direct link
+  vianic bench latency rate                    Two of the benchmarks
+  vianic bench latency --peers                 Beside sockets and UCX
   vianic bench rate --rounds 3 --json | jq .
+  vianic bench --guests --cpus 1               In two guests, beside TCP and UDP over virtio-net
+  vianic bench --all --peers --report /tmp/r   All there is; also writes report.html, plots and results.json
 
 Exit status: 0 if everything was measured.")]
 pub(super) struct Bench {
@@ -37,14 +42,30 @@ pub(super) struct Bench {
     benchmarks: Vec<Benchmark>,
     #[command(flatten)]
     effort: Effort,
+    /// Measure peers too, in the same rounds: Unix and TCP sockets, and UCX over shared memory (Debian's ucx-utils,
+    /// unpacked into the cache).
+    #[arg(long)]
+    peers: bool,
+    /// Most objects of a kind, for scale.
+    #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true)]
+    most: u32,
     /// Print one JSON document instead of tables.
     #[arg(long)]
     json: bool,
-    /// The vianic-device to measure.
-    #[arg(long, value_name = "PATH")]
-    device: Option<PathBuf>,
+    /// Write a report to this directory: report.html, the plots as SVG files, and results.json.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Measure between two guests instead, over their NICs and over a virtio network between them: latency and bandwidth.
+    #[arg(long = "guests", conflicts_with = "peers")]
+    between_guests: bool,
+    /// Measure over the direct link, and between two guests too.
+    #[arg(long, conflicts_with = "between_guests")]
+    all: bool,
+    #[command(flatten)]
+    guests: Guests,
 }
 
+/// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Benchmark {
     /// One message at a time: from its post until it is complete.
@@ -53,50 +74,38 @@ enum Benchmark {
     Rate,
     /// Bytes per second in messages of 4 KiB to 1 MiB.
     Bandwidth,
-}
-
-impl Benchmark {
-    fn cases(self, nic: &Nic, cores: Cores) -> Result<Vec<Case<'_>>> {
-        match self {
-            Self::Latency => [64, 4096].into_iter().map(|size| cases::latency(nic, cores, size)).collect(),
-            Self::Rate => {
-                [1, 16, 64, 256].into_iter().map(|window| cases::rate(nic, cores, 64, window)).collect()
-            }
-            Self::Bandwidth => {
-                [4096, 65536, 1 << 20].into_iter().map(|size| cases::bandwidth(nic, cores, size)).collect()
-            }
-        }
-    }
+    /// What a message costs beside many VIs, contexts, NICs and regions that are idle, and the memory of each.
+    Scale,
 }
 
 impl Bench {
     pub(super) fn execute(self) -> Result<u8> {
-        let cores = Cores::take()?;
-        let run_dir = RunDir::new()?;
-        let program = workspace::device(self.device.as_deref())?;
-        let config = CardConfig { program, addresses: vec![Address::nth(0)], arguments: vec![] };
-        // Whatever is started from here stays where it is started.
-        cores.device.pin()?;
-        let card = Card::launch(&config, &run_dir)?;
-        cores.application.pin()?;
-        let socket = card.sockets().first().context("the card has no socket")?;
-        let nic = open_nic(&format!("direct:{}", socket.display()))?;
-        let wanted = match self.benchmarks.as_slice() {
-            [] => Benchmark::value_variants(),
-            benchmarks => benchmarks,
-        };
-        let mut cases = Vec::new();
-        for benchmark in wanted {
-            cases.extend(benchmark.cases(&nic, cores)?);
+        let wanted = |benchmark| self.benchmarks.is_empty() || self.benchmarks.contains(&benchmark);
+        let direct = direct::Direct::new(self.effort, self.guests.device.as_deref())?;
+        let benchmarks: Vec<_> =
+            Benchmark::value_variants().iter().copied().filter(|benchmark| wanted(*benchmark)).collect();
+        let mut document =
+            Document { machine: Machine::this(), direct: vec![], scale: vec![], guests: vec![] };
+        if !self.between_guests {
+            document.direct = direct.cases(&benchmarks, self.peers)?;
+            if wanted(Benchmark::Scale) {
+                document.scale = direct.scale(self.most)?;
+            }
         }
-        let rounds = self.effort.rounds;
-        let results = Rounds::from(self.effort)
-            .run(cores, cases, |round| log::info!("measured round {round} of {rounds}"))?;
-        let text =
-            if self.json { format!("{}\n", serde_json::to_string(&results)?) } else { table::text(&results) };
+        if self.between_guests || self.all {
+            document.guests = between_guests::measure(&self.guests, self.effort, &benchmarks)?;
+        }
+        if let Some(folder) = &self.report {
+            report::write(&document, folder)?;
+            log::info!("the report is {}", folder.join(report::PAGE).display());
+        }
+        let text = if self.json {
+            format!("{}\n", serde_json::to_string(&document).context("no JSON")?)
+        } else {
+            let scale: String = document.scale.iter().map(ToString::to_string).collect();
+            table::text(&document.direct) + &scale + &table::text(&document.guests)
+        };
         output::print(text.as_bytes())?;
-        drop(nic);
-        card.stop()?;
         Ok(0)
     }
 }

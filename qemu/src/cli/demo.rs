@@ -3,25 +3,18 @@
 mod report;
 
 use std::num::NonZero;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
-use vianic::Limit;
-use vianic::agent::ExecOptions;
+use serde_json::json;
 use vianic::fabric::Fabric;
 
 use super::guests::Guests;
-use super::output;
 use super::session::Session;
+use super::{output, pair};
 
-/// How long one measurement may take.
-const MEASURE_LIMIT: Duration = Duration::from_secs(300);
 /// A processor in each guest, and a thread of the card for each of them.
 const POLLERS: usize = 4;
-/// How long a server may take until it waits for its client.
-const SERVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Lets two guests measure latency, message rate and bandwidth between their NICs, and shows what the cards did.
 #[derive(Debug, Args)]
@@ -81,15 +74,14 @@ struct Measurement {
 }
 
 impl Measurement {
-    fn client(&self, server: &str) -> Vec<String> {
-        let mut argv = vec![self.tool.to_owned(), server.to_owned(), "--json".to_owned()];
-        argv.extend(["--wait".to_owned(), self.wait.to_owned()]);
-        argv.extend(["--size".to_owned(), self.size.to_string()]);
-        argv.extend(["--iterations".to_owned(), self.iterations.to_string()]);
+    /// The client's options.
+    fn options(&self) -> Vec<String> {
+        let mut options = vec!["--size".to_owned(), self.size.to_string()];
+        options.extend(["--iterations".to_owned(), self.iterations.to_string()]);
         if self.check {
-            argv.push("--check".to_owned());
+            options.push("--check".to_owned());
         }
-        argv
+        options
     }
 }
 
@@ -115,7 +107,8 @@ impl Demo {
             ("bandwidth", measurement("vip-bw", self.large_size, false)),
         ] {
             log::info!("measuring {}", what.replace('_', " "));
-            results.push((what.to_owned(), measurement.run(fabric)?));
+            let result = pair::run(fabric, measurement.tool, measurement.wait, &measurement.options())?;
+            results.push((what.to_owned(), result));
         }
         let document = json!({
             "accelerator": fabric.decision().accelerator,
@@ -130,56 +123,17 @@ impl Demo {
     }
 }
 
-impl Measurement {
-    /// Runs the server in the second guest and the client in the first.
-    fn run(&self, fabric: &Fabric) -> Result<Value> {
-        let [first, second] = fabric.vms() else { bail!("the demo has two guests") };
-        let [address] = fabric.addresses(1) else { bail!("each guest of the demo has one NIC") };
-        let server = second.spawn(&[self.tool, "--json", "--wait", self.wait], &ExecOptions::default())?;
-        let limit = Limit::new(format!("{:?} to wait for its client", server.name()), SERVER_LIMIT);
-        second.explain(server.wait_for("waiting", &limit))?;
-        let options = ExecOptions { limit: MEASURE_LIMIT, ..ExecOptions::default() };
-        let client = first.exec(&self.client(&address.to_string()), &options)?;
-        let tool = self.tool;
-        if !client.status.success() {
-            let server = server.collect(&Limit::new("the server", Duration::from_secs(2)));
-            let server = server.map_or_else(|error| error.to_string(), |output| output.stderr());
-            bail!("{tool} failed ({}): {}\nits server: {server}", client.status, client.stderr().trim_end());
-        }
-        let limit = Limit::new(format!("the server of {tool} to end"), SERVER_LIMIT);
-        let ended = second.explain(server.collect(&limit))?;
-        ensure!(ended.status.success(), "the server of {tool} failed ({}): {}", ended.status, ended.stderr());
-        result(&client.stdout()).with_context(|| format!("{tool} printed {:?}", client.stdout()))
-    }
-}
-
-/// The JSON object in a tool's output, whatever else it printed.
-fn result(output: &str) -> Result<Value> {
-    let start = output.find('{').context("no JSON object")?;
-    let mut documents = serde_json::Deserializer::from_str(&output[start..]).into_iter();
-    documents.next().context("no JSON object")?.context("not a JSON object")
-}
+impl Measurement {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn results_are_found_among_other_output() {
-        assert_eq!(result("connected\n{\"size\": 64}\nbye {\n").unwrap()["size"], 64);
-        assert!(result("connected").is_err());
-        assert!(result("{\"size\": ").is_err());
-    }
-
-    #[test]
     fn clients_are_told_what_to_measure() {
         let measurement =
             Measurement { wait: "block", tool: "vip-pingpong", size: 64, iterations: 10, check: true };
-        let client = measurement.client("02:56:49:41:00:02").join(" ");
-        assert_eq!(
-            client,
-            "vip-pingpong 02:56:49:41:00:02 --json --wait block --size 64 --iterations 10 --check"
-        );
+        assert_eq!(measurement.options().join(" "), "--size 64 --iterations 10 --check");
     }
 
     #[test]

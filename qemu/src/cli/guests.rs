@@ -29,7 +29,7 @@ pub(super) struct Guests {
     qemu: Option<PathBuf>,
     /// The vianic-device to use, instead of the one beside vianic [env: VIANIC_DEVICE=].
     #[arg(long, value_name = "PATH")]
-    device: Option<PathBuf>,
+    pub(super) device: Option<PathBuf>,
     /// More Debian packages in the guests (repeatable).
     #[arg(long = "package", value_name = "NAME")]
     packages: Vec<String>,

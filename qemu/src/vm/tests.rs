@@ -20,6 +20,7 @@ pub(crate) fn config() -> VmConfig {
         kernel_arguments: "console=ttyS0 quiet".to_owned(),
         files: vec![],
         cards: vec![],
+        network: None,
         on_reboot: OnReboot::Exit,
         qemu_arguments: vec![],
         boot_limit: Duration::from_secs(20),

@@ -10,6 +10,7 @@ use super::copies::{Memcpy, Pool};
 use super::loopback::{CardUse, Pattern};
 use super::ring::TokenRing;
 use super::rounds::{Case, Rounds};
+use super::socket::{Kind, Looking, Request, SocketPair};
 
 /// Messages of a sample of latency.
 const SINGLES: u32 = 200;
@@ -19,6 +20,30 @@ const STREAM: u32 = 2_000;
 const BYTES: u32 = 4 << 20;
 /// Large messages at once.
 const LARGE_WINDOW: u32 = 16;
+
+/// The sockets that a case is measured beside.
+///
+/// # Errors
+/// If there can be no sockets.
+pub fn sockets(case: &mut Case<'_>, cores: Cores) -> anyhow::Result<()> {
+    let Case { quantity, size, .. } = *case;
+    let messages = match quantity {
+        Quantity::Latency => SINGLES / 4,
+        Quantity::Rate => STREAM,
+        Quantity::Bandwidth => (BYTES / size.max(1)).clamp(LARGE_WINDOW, STREAM),
+    };
+    let request = Request { quantity, size, messages };
+    let looks: &[Looking] = match quantity {
+        Quantity::Latency => &[Looking::Spinning, Looking::Asleep],
+        Quantity::Rate | Quantity::Bandwidth => &[Looking::Asleep],
+    };
+    for kind in [Kind::Unix, Kind::Tcp] {
+        for looking in looks {
+            case.contestants.push(Box::new(SocketPair::new(cores, kind, *looking, request)?));
+        }
+    }
+    Ok(())
+}
 
 /// How much is measured: options of a command line.
 #[derive(Clone, Copy, Debug, Args)]
@@ -52,6 +77,7 @@ pub fn latency(nic: &Nic, cores: Cores, size: u32) -> anyhow::Result<Case<'_>> {
         contestants: vec![
             Box::new(Bounce::new(cores, SINGLES)),
             Box::new(TokenRing::new(cores, quantity, 1, SINGLES)),
+            Box::new(TokenRing::new(cores, quantity, 1, SINGLES).with_copies(Pool::new(size, 1))),
             Box::new(card(Pattern::Completion)?),
             Box::new(card(Pattern::Receipt)?),
         ],

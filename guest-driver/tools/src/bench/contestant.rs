@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Exchanges before each sample that are not measured: the first one wakes whoever answers.
 pub const WARM_UP: u32 = 8;
 
 /// What is measured, and so in which unit figures are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantity {
     /// Nanoseconds of one exchange; less is better.

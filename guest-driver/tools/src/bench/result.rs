@@ -31,6 +31,8 @@ pub struct Outcome {
     pub ratio: Option<Spread>,
     /// Nanoseconds that 99 % of single exchanges did not exceed.
     pub p99_ns: Option<f64>,
+    /// The figure of each round, if a sample of it counts.
+    pub rounds: Vec<Option<f64>>,
     /// Samples that count.
     pub samples: usize,
     /// Samples that were dropped, because both cores were one at the time.

@@ -91,8 +91,9 @@ impl Contestant for TokenRing {
         format!("token -> completion{copies}")
     }
 
+    /// Latency is compared with what the protocol alone takes.
     fn role(&self) -> Role {
-        Role::Limit
+        if self.pool.is_some() && self.quantity == Quantity::Latency { Role::Bound } else { Role::Limit }
     }
 
     fn sample(&mut self) -> anyhow::Result<Sample> {

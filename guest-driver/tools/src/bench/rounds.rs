@@ -118,6 +118,7 @@ impl Case<'_> {
                 figure: Spread::of(figures.iter().copied().flatten()),
                 ratio: Spread::of(ratios),
                 p99_ns: percentile(&sorted(singles.map(|single| *single as f64)), 99),
+                rounds: figures,
                 samples,
                 dropped: taken.len() - samples,
             }

@@ -12,7 +12,7 @@ pub fn text(cases: &[CaseResult]) -> String {
     let mut text = String::new();
     for case in cases {
         let (unit, _) = case.quantity.shown();
-        let title = format!("{}, {} bytes, window {}", name(case.quantity), case.size, case.window);
+        let title = title(case);
         let _ = writeln!(
             text,
             "{title:<44} {:>10} {:>17} {:>10} {:>8} {:>13} {:>8}",
@@ -24,6 +24,12 @@ pub fn text(cases: &[CaseResult]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What a case is about.
+#[must_use]
+pub fn title(case: &CaseResult) -> String {
+    format!("{}, {} bytes, window {}", name(case.quantity), case.size, case.window)
 }
 
 fn name(quantity: Quantity) -> &'static str {
@@ -51,8 +57,9 @@ fn columns(spread: Option<Spread>, show: impl Fn(f64) -> String) -> (String, Str
     })
 }
 
-/// About three digits.
-fn figure(figure: f64) -> String {
+/// A figure with about three digits.
+#[must_use]
+pub fn figure(figure: f64) -> String {
     let decimals = if figure < 10.0 {
         2
     } else if figure < 100.0 {
@@ -76,6 +83,7 @@ mod tests {
             figure: Spread::of([4_000_000.0, 5_250_000.0, 6_000_000.0]),
             ratio: Spread::of([0.1, 0.15]),
             p99_ns: None,
+            rounds: vec![],
             samples: 30,
             dropped: 2,
         };

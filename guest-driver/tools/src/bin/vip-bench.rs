@@ -1,11 +1,16 @@
 //! `vip-bench`: a card beside the machine's own limits.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 use vianic_tools::bench::beside::Cores;
 use vianic_tools::bench::cases::{self, Effort};
+use vianic_tools::bench::contestant::Quantity;
 use vianic_tools::bench::rounds::Rounds;
+use vianic_tools::bench::socket::{self, Protocol, Request};
+use vianic_tools::bench::statistics::{percentile, sorted};
 use vianic_tools::bench::table;
 use vianic_tools::cli;
 
@@ -16,7 +21,15 @@ use vianic_tools::cli;
 #[command(version)]
 struct Options {
     #[command(subcommand)]
-    benchmark: Benchmark,
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Benchmark(Benchmark),
+    #[command(flatten)]
+    Peer(Peer),
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +63,34 @@ enum Benchmark {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Peer {
+    /// Serve `vip-bench sockets`, until killed
+    ServeSockets {
+        /// TCP and UDP port; 0 is any
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        port: u16,
+    },
+    /// Exchange messages with `vip-bench serve-sockets`: what a card is compared with. Prints one JSON object
+    Sockets {
+        /// Where the server listens
+        #[arg(value_name = "ADDRESS:PORT")]
+        server: SocketAddr,
+        /// Protocol
+        #[arg(value_enum)]
+        protocol: Protocol,
+        /// What to measure
+        #[arg(value_enum)]
+        quantity: Quantity,
+        /// Bytes of a message
+        #[arg(short = 's', long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+        size: u32,
+        /// Messages
+        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+        messages: u32,
+    },
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// NIC: `direct:SOCKET` for a card without a VM, or `nic0`, `/dev/vianicN`
@@ -65,8 +106,30 @@ struct Common {
 }
 
 fn main() -> ExitCode {
-    let benchmark = Options::parse().benchmark;
-    cli::run("vip-bench", || benchmark.execute())
+    let command = Options::parse().command;
+    cli::run("vip-bench", || match command {
+        Command::Benchmark(benchmark) => benchmark.execute(),
+        Command::Peer(peer) => peer.execute(),
+    })
+}
+
+impl Peer {
+    fn execute(self) -> anyhow::Result<()> {
+        match self {
+            Self::ServeSockets { port } => {
+                socket::serve(port, |address| Ok(cli::print_line(&format!("listening at {address}"))?))
+            }
+            Self::Sockets { server, protocol, quantity, size, messages } => {
+                let sample = socket::client(server, protocol, Request { quantity, size, messages })?;
+                let singles = sorted(sample.singles.iter().map(|single| *single as f64));
+                let result = json!({
+                    "messages": sample.messages, "seconds": sample.time.as_secs_f64(),
+                    "p50_ns": percentile(&singles, 50), "p99_ns": percentile(&singles, 99),
+                });
+                Ok(cli::print_line(&result.to_string())?)
+            }
+        }
+    }
 }
 
 impl Benchmark {

@@ -1,0 +1,3 @@
+//! Other programs that the card is measured beside.
+
+pub mod ucx;

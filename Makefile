@@ -1,6 +1,6 @@
 # The two commands, and what they are made of. Everything that is missing is installed or provisioned on the way.
 
-.PHONY: demo test build man check install clean help
+.PHONY: demo test bench build man check install clean help
 
 # Where `install` puts what `build` has built. DESTDIR goes in front, for packages.
 PREFIX ?= /usr/local
@@ -10,6 +10,9 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 BUILT ?= target/release
 
+# Where `bench` writes its report.
+REPORT ?= artifacts/bench
+
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -18,6 +21,9 @@ demo: build ## Boot two guests with a card each and move messages between them
 
 test: ## Everything, end to end in QEMU too, with one summary
 	@ci/test.sh
+
+bench: build ## Measure the card beside the machine's limits and its peers; the report is artifacts/bench/report.html
+	@target/release/vianic bench --all --peers --cpus 1 --report '$(REPORT)'
 
 build: ## The vianic command and the card
 	@ci/dependencies.sh

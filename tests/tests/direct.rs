@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use vianic_tests::DirectCards;
 
 fn tool(name: &str) -> Result<PathBuf> {
@@ -168,4 +169,33 @@ fn the_examples_run() -> Result<()> {
         );
     }
     cards.stop()
+}
+
+#[test]
+fn a_short_run_of_every_benchmark_has_a_report() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let device = vianic_tests::program("vianic-device", "vianic-device")?;
+    let output = Command::new(vianic_tests::program("vianic", "vianic")?)
+        .args(["bench", "--rounds", "1", "--samples", "1", "--most", "16", "--json", "--report"])
+        .arg(folder.path())
+        .arg("--device")
+        .arg(device)
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let results: Value = serde_json::from_slice(&output.stdout)?;
+    let cases = results["direct"].as_array().context("cases")?;
+    for quantity in ["latency", "rate", "bandwidth"] {
+        let case = cases.iter().find(|case| case["quantity"] == quantity).context("a case")?;
+        let outcomes = case["outcomes"].as_array().context("outcomes")?;
+        let card = outcomes.iter().find(|outcome| outcome["role"] == "card").context("the card")?;
+        ensure!(card["ratio"]["median"].as_f64().is_some_and(|ratio| ratio > 0.0), "{card}");
+    }
+    let scale = results["scale"].as_array().context("scale")?;
+    let objects: Vec<_> = scale.iter().filter_map(|result| result["object"].as_str()).collect();
+    assert_eq!(objects, ["vis", "contexts", "nics", "regions"]);
+    ensure!(scale.iter().all(|result| result["points"].as_array().is_some_and(|points| !points.is_empty())));
+    for file in ["report.html", "results.json", "latency.svg", "rate.svg", "bandwidth.svg", "scale.svg"] {
+        ensure!(folder.path().join(file).exists(), "{file} is missing");
+    }
+    Ok(())
 }

@@ -6,7 +6,14 @@ use anyhow::anyhow;
 use plotters::prelude::*;
 use vianic_tools::bench::contestant::Role;
 
-const SIZE: (u32, u32) = (900, 540);
+const SIZE: (u32, u32) = (1150, 540);
+/// Room around the plot; on the right for the names of the lines.
+const MARGIN: u32 = 16;
+const NAMES: u32 = 270;
+/// Room for the axes' labels: below, and on the left.
+const LABELS: (u32, u32) = (44, 80);
+/// Where the names are, from the upper left corner of the plot.
+const NAMES_AT: (i32, i32) = (SIZE.0.cast_signed() - (MARGIN + LABELS.1 + NAMES).cast_signed() + 12, 0);
 
 /// A plot to be drawn.
 pub(super) struct Plot {
@@ -47,10 +54,10 @@ impl Plot {
         let y = range(points().map(|point| point.1), 1.4);
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, ("sans-serif", 20))
-            .margin(16)
-            .x_label_area_size(44)
-            .y_label_area_size(80)
-            .right_y_label_area_size(0)
+            .margin(MARGIN)
+            .margin_right(NAMES)
+            .x_label_area_size(LABELS.0)
+            .y_label_area_size(LABELS.1)
             .build_cartesian_2d(x.log_scale(), y.log_scale())?;
         chart
             .configure_mesh()
@@ -71,9 +78,7 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
+            .position(SeriesLabelPosition::Coordinate(NAMES_AT.0, NAMES_AT.1))
             .label_font(("sans-serif", 13))
             .draw()?;
         area.present()?;
@@ -86,16 +91,18 @@ fn color(role: Role, number: usize) -> RGBAColor {
     match role {
         Role::Limit => BLACK.to_rgba(),
         Role::Bound => BLACK.mix(0.45),
-        Role::Card if number % 2 == 0 => RGBColor(200, 20, 40).to_rgba(),
+        Role::Card if number.is_multiple_of(2) => RGBColor(200, 20, 40).to_rgba(),
         Role::Card => RGBColor(240, 110, 60).to_rgba(),
         Role::Peer => {
-            const PEERS: [RGBColor; 6] = [
+            const PEERS: [RGBColor; 8] = [
                 RGBColor(20, 90, 180),
                 RGBColor(30, 140, 70),
                 RGBColor(130, 60, 170),
                 RGBColor(0, 150, 170),
                 RGBColor(150, 110, 20),
                 RGBColor(90, 110, 130),
+                RGBColor(220, 100, 180),
+                RGBColor(100, 190, 50),
             ];
             PEERS[number % PEERS.len()].to_rgba()
         }

@@ -17,6 +17,11 @@ module_param_named(command_timeout, vianic_command_timeout, uint, 0644);
 MODULE_PARM_DESC(command_timeout,
 		 "Seconds that a card may take for a command before it counts as failed (default 30)");
 
+bool vianic_eager_deregistration;
+module_param_named(eager_deregistration, vianic_eager_deregistration, bool, 0644);
+MODULE_PARM_DESC(eager_deregistration,
+		 "Deregistration waits until the card has let go of the memory (off)");
+
 static int __init vianic_init(void)
 {
 	int err = -ENOMEM;

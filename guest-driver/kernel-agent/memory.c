@@ -35,6 +35,7 @@ static void vianic_region_free(struct vianic_region *region)
 	kvfree(region->leaves);
 	if (region->directory)
 		free_pages_exact(region->directory, region->leaf_count * sizeof(u64));
+	atomic_long_sub(region->page_table_bytes, &region->nic->page_table_bytes);
 	kfree(region);
 }
 
@@ -174,6 +175,8 @@ static int vianic_describe(struct vianic_region *region)
 		return VIANIC_STATUS_ERROR_RESOURCE;
 	/* From here on it is this many that are freed; those not there yet are NULL. */
 	region->leaf_count = leaves;
+	region->page_table_bytes = PAGE_ALIGN(leaves * sizeof(u64)) + leaves * PAGE_SIZE;
+	atomic_long_add(region->page_table_bytes, &region->nic->page_table_bytes);
 	for (i = 0; i < leaves; i++) {
 		region->leaves[i] = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 		if (!region->leaves[i])
@@ -215,8 +218,10 @@ static int vianic_region_insert(struct vianic_context *ctx, struct vianic_region
 	*handle = region->handle;
 	status = xa_err(xa_store(&ctx->regions, vianic_handle_index(*handle), region,
 				 GFP_KERNEL_ACCOUNT));
-	if (!status)
+	if (!status) {
 		atomic_inc(&ctx->nic->regions);
+		atomic64_inc(&ctx->nic->registrations);
+	}
 	mutex_unlock(&ctx->lock);
 	if (!status)
 		return VIANIC_STATUS_SUCCESS;

@@ -235,6 +235,7 @@ static bool vianic_mdl_has_room(struct vianic_nic *nic, struct list_head *done)
 
 	if (vianic_mrt_drained(nic, &drained) && mrt->inserted - drained < VIANIC_MDL_ENTRIES)
 		return true;
+	atomic64_inc(&nic->mdl_full);
 	vianic_mrt_drain_locked(nic, done);
 	return vianic_mrt_drained(nic, &drained) && mrt->inserted - drained < VIANIC_MDL_ENTRIES;
 }
@@ -307,7 +308,10 @@ void vianic_mrt_retire(struct vianic_region *region)
 	vianic_mdl_insert(nic, region->handle);
 	region->mdl_position = mrt->inserted;
 	list_add_tail(&region->node, &mrt->retired);
-	vianic_mrt_collect(nic, &done);
+	if (READ_ONCE(vianic_eager_deregistration))
+		vianic_mrt_drain_locked(nic, &done);
+	else
+		vianic_mrt_collect(nic, &done);
 	if (!list_empty(&mrt->retired))
 		queue_delayed_work(vianic_wq, &mrt->drain, VIANIC_DRAIN_DELAY);
 out:

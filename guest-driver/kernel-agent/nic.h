@@ -154,7 +154,10 @@ struct vianic_nic {
 
 	/* Statistics. */
 	atomic_long_t pinned_pages;
+	atomic_long_t page_table_bytes;
 	atomic_t regions;
+	atomic64_t registrations;
+	atomic64_t mdl_full;
 	atomic_t pending_unpins;
 	atomic_t context_count;
 	atomic64_t interrupts;
@@ -168,6 +171,8 @@ extern struct workqueue_struct *vianic_wq;
 extern struct workqueue_struct *vianic_peer_wq;
 /* Seconds that the card may take for a command. */
 extern unsigned int vianic_command_timeout;
+/* Deregistration waits for the card: to be compared with. */
+extern bool vianic_eager_deregistration;
 
 /* nic.c */
 struct vianic_nic *vianic_nic_alloc(struct device *dev, const struct vianic_bus *bus,
@@ -319,6 +324,7 @@ struct vianic_region {
 	u64 card_pages;
 	u64 inline_pages[VIANIC_INLINE_PAGES];
 	u64 *directory;
+	unsigned long page_table_bytes;
 	unsigned long leaf_count;
 	u64 **leaves;
 };

@@ -20,7 +20,10 @@ static ssize_t _name##_show(struct device *dev, struct device_attribute *attr, c
 static DEVICE_ATTR_RO(_name)
 
 VIANIC_ATTRIBUTE(pinned_pages, "%ld", atomic_long_read(&nic->pinned_pages));
+VIANIC_ATTRIBUTE(page_table_bytes, "%ld", atomic_long_read(&nic->page_table_bytes));
 VIANIC_ATTRIBUTE(regions, "%d", atomic_read(&nic->regions));
+VIANIC_ATTRIBUTE(registrations, "%lld", atomic64_read(&nic->registrations));
+VIANIC_ATTRIBUTE(mdl_full, "%lld", atomic64_read(&nic->mdl_full));
 VIANIC_ATTRIBUTE(pending_unpins, "%d", atomic_read(&nic->pending_unpins));
 VIANIC_ATTRIBUTE(contexts, "%d", atomic_read(&nic->context_count));
 VIANIC_ATTRIBUTE(interrupts, "%lld", atomic64_read(&nic->interrupts));
@@ -31,7 +34,10 @@ VIANIC_ATTRIBUTE(state, "%s", vianic_nic_is_live(nic) ? "live" : "down");
 
 static struct attribute *vianic_attrs[] = {
 	&dev_attr_pinned_pages.attr,
+	&dev_attr_page_table_bytes.attr,
 	&dev_attr_regions.attr,
+	&dev_attr_registrations.attr,
+	&dev_attr_mdl_full.attr,
 	&dev_attr_pending_unpins.attr,
 	&dev_attr_contexts.attr,
 	&dev_attr_interrupts.attr,

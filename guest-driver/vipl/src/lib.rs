@@ -37,7 +37,9 @@ pub use cq::{CompletionQueue, CqId, QueueEvent};
 pub use descriptor::{Malformed, Queue};
 pub use descriptor_pool::{Descriptor, DescriptorPool, DescriptorStatus, Work};
 pub use error::{Error, Result};
-pub use memory::{LocalSegment, MemoryAttributes, ProtectionTag, RegisteredBuffer, RemoteMemory, TagId};
+pub use memory::{
+    LocalSegment, MemoryAttributes, ProtectionTag, RegisteredBuffer, RegisteredPart, RemoteMemory, TagId,
+};
 pub use name_service::{HOSTS_FILE, MalformedHosts, NameError, NameService};
 pub use nic::{MAX_CQ_ENTRIES, Nic, NicId};
 pub use nic_address::{NicAddress, NotAnAddress};

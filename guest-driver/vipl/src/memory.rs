@@ -318,17 +318,60 @@ impl RegisteredBuffer {
         self.memory.load_u64(offset)
     }
 
+    /// Registers `length` bytes at `offset` once more, as a region of their own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if they are not all in the buffer, and as [`NicId::register_memory`].
+    pub fn register_part(
+        &self,
+        offset: usize,
+        length: usize,
+        attributes: &MemoryAttributes,
+    ) -> Result<RegisteredPart<'_>> {
+        let LocalSegment(mut segment) = self.segment(offset, length)?;
+        let address = self.memory.base().addr().get() + offset;
+        // SAFETY: as for the whole buffer, which the part borrows.
+        segment.handle = unsafe { self.nic.register_memory(address, length, attributes)? };
+        Ok(RegisteredPart { buffer: self, segment })
+    }
+
     pub(crate) fn handle(&self) -> u32 {
         self.handle
     }
 }
 
+/// A part of a [`RegisteredBuffer`] that is a region of its own for as long as it lives.
+#[derive(Debug)]
+pub struct RegisteredPart<'a> {
+    buffer: &'a RegisteredBuffer,
+    segment: Segment,
+}
+
+impl RegisteredPart<'_> {
+    /// The part, for a descriptor.
+    #[must_use]
+    pub fn segment(&self) -> LocalSegment {
+        LocalSegment(self.segment)
+    }
+}
+
+impl Drop for RegisteredPart<'_> {
+    fn drop(&mut self) {
+        let address = usize::try_from(self.segment.address).unwrap_or_default();
+        deregister_at_drop(self.buffer.nic, address, self.segment.handle);
+    }
+}
+
 impl Drop for RegisteredBuffer {
     fn drop(&mut self) {
-        match self.nic.deregister_memory(self.memory.base().addr().get(), self.handle) {
-            // The NIC handle is closed, and its regions with it.
-            Ok(()) | Err(Error::InvalidHandle(_)) => {}
-            Err(error) => log::warn!("a buffer stays registered until its NIC is closed: {error}"),
-        }
+        deregister_at_drop(self.nic, self.memory.base().addr().get(), self.handle);
+    }
+}
+
+fn deregister_at_drop(nic: NicId, address: usize, handle: u32) {
+    match nic.deregister_memory(address, handle) {
+        // The NIC handle is closed, and its regions with it.
+        Ok(()) | Err(Error::InvalidHandle(_)) => {}
+        Err(error) => log::warn!("memory stays registered until its NIC is closed: {error}"),
     }
 }

@@ -5,6 +5,7 @@
 //! | `VIANIC_NIC` | NICs that the generic names (`nic0`, `VINIC0`, `clanvi0`, `via_lo` ...) mean, separated by commas | `/dev/vianicN` |
 //! | `VIANIC_LOG` | how much programs in C see of the log, on standard error: `off`, `error` ... `trace` | `warn` |
 //! | `VIANIC_RAM_GIB` | over the direct link: address space for registered memory, in GiB | 64 |
+//! | `VIANIC_EAGER_DEREGISTRATION` | `1`, over the direct link: deregistration waits for the card, to be compared with | off |
 //! | `VIANIC_SPIN_US` | microseconds that a wait looks busily before it sleeps | 20 |
 //! | `VIANIC_HOSTS` | the hosts file of the [name service](crate::name_service) | `/etc/vianic/hosts` |
 //! | `VIANIC_STRICT` | `1`: a VI with descriptors on its queues cannot be destroyed | off |

@@ -35,6 +35,8 @@ pub(super) struct Mrt {
     /// The MDL_Insert counter, which the card reads.
     mdl_insert: Extent,
     state: Mutex<State>,
+    /// The card is made to let go of each region at once, and waited for: what deregistration costs without an MDL.
+    eager: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,8 @@ impl RunCommand for super::commands::Commands {
 
 impl Mrt {
     pub(super) fn new(ram: &'static Ram, nic_memory: Arc<NicMemory>) -> Option<Self> {
-        Some(Self { ram, nic_memory, mdl_insert: ram.allocate(PAGE)?, state: Mutex::default() })
+        let eager = std::env::var("VIANIC_EAGER_DEREGISTRATION").is_ok_and(|value| value == "1");
+        Some(Self { ram, nic_memory, mdl_insert: ram.allocate(PAGE)?, state: Mutex::default(), eager })
     }
 
     /// Guest-physical address of the MDL_Insert counter.
@@ -167,6 +170,9 @@ impl Mrt {
         let insertion = self.insert_into_mdl(&mut state, region, card)?;
         let in_use = std::mem::take(&mut state.in_use[index as usize]);
         state.retired.push_back(Retired { insertion, handle: region, _in_use: in_use });
+        if self.eager {
+            card.drain_mdl()?;
+        }
         self.collect(&mut state);
         Ok(())
     }

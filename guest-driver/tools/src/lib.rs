@@ -8,6 +8,7 @@ pub mod channel;
 pub mod cli;
 pub mod flow;
 pub mod info;
+pub mod memory;
 pub mod pattern;
 pub mod pingpong;
 pub mod session;

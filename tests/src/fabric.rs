@@ -22,7 +22,15 @@ pub fn fabric(test: &'static str) -> Builder {
     let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
         .is_test(true)
         .try_init();
-    Builder { test, vms: 1, cards: 1, on_reboot: OnReboot::Exit, device_arguments: vec![], memory_mib: 512 }
+    Builder {
+        test,
+        vms: 1,
+        cards: 1,
+        on_reboot: OnReboot::Exit,
+        device_arguments: vec![],
+        qemu_arguments: vec![],
+        memory_mib: 512,
+    }
 }
 
 /// The guests of a test, before they are started.
@@ -34,6 +42,7 @@ pub struct Builder {
     memory_mib: u32,
     on_reboot: OnReboot,
     device_arguments: Vec<String>,
+    qemu_arguments: Vec<&'static str>,
 }
 
 impl Builder {
@@ -68,6 +77,13 @@ impl Builder {
         self
     }
 
+    /// More arguments for QEMU.
+    #[must_use]
+    pub fn qemu_arguments(mut self, arguments: impl IntoIterator<Item = &'static str>) -> Self {
+        self.qemu_arguments.extend(arguments);
+        self
+    }
+
     /// Starts everything and waits until all guests have booted.
     pub fn launch(self) -> Result<TestFabric> {
         let test = self.test;
@@ -79,6 +95,7 @@ impl Builder {
             on_reboot: self.on_reboot,
             device,
             device_arguments: self.device_arguments,
+            qemu_arguments: self.qemu_arguments.into_iter().map(Into::into).collect(),
             ..FabricConfig::new(image()?)
         };
         match Fabric::launch_in(RunDir::new()?, &config) {

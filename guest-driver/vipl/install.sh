@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-programs=(vip-info vip-pingpong vip-bw vip-bench vianic-device)
+programs=(vip-info vip-pingpong vip-bw vip-bench vip-memory vianic-device)
 # What programs link with and load, by the names that providers have given it.
 library_names=(libvipl.so vipl.so libgnivipl.so)
 

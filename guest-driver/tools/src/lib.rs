@@ -1,5 +1,5 @@
 //! Command-line tools for a VIA NIC, as perftest and ibv_devinfo are for RDMA: `vip-info`, `vip-pingpong`, `vip-bw`,
-//! `vip-bench`. The tools are thin; what they do is here.
+//! `vip-bench`, `vip-memory`. The tools are thin; what they do is here.
 
 pub mod address;
 pub mod bandwidth;

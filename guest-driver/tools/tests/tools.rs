@@ -14,6 +14,7 @@ fn tool(name: &str) -> Command {
         "vip-pingpong" => env!("CARGO_BIN_EXE_vip-pingpong"),
         "vip-bw" => env!("CARGO_BIN_EXE_vip-bw"),
         "vip-bench" => env!("CARGO_BIN_EXE_vip-bench"),
+        "vip-memory" => env!("CARGO_BIN_EXE_vip-memory"),
         other => panic!("no tool {other}"),
     };
     let mut command = Command::new(path);
@@ -267,4 +268,20 @@ fn the_benchmarks_measure_the_card_beside_its_limit() {
             assert_eq!(samples.iter().sum::<u64>(), 4, "{outcome}");
         }
     }
+}
+
+#[test]
+fn the_cost_of_memory_is_measured_beside_other_regions() {
+    let cards = Cards::start(1);
+    let arguments = ["-d", &cards.name(0), "--live", "1,100", "--samples", "20", "--json"];
+    let reports = json_lines(&succeeds(&run("vip-memory", &arguments)));
+    assert_eq!(reports.iter().map(|report| &report["live"]).collect::<Vec<_>>(), [1, 100]);
+    for report in &reports {
+        for what in ["register_ns", "deregister_ns", "post_hit_ns", "post_miss_ns"] {
+            assert!(report[what]["median"].as_u64().expect("a time") > 0, "{what}: {report}");
+        }
+    }
+    // Every sample's region was a miss, and a hit.
+    let counters = cards.counters(0);
+    assert!(counters.shadow_misses >= 2 * (20 + 50) && counters.shadow_hits > counters.shadow_misses);
 }

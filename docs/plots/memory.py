@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """Measures what registered memory costs and draws docs/plots/memory-*.svg.
 
-    docs/plots/memory.py            measures over the direct link and in a guest, in turns; keeps the figures in memory.json
-    docs/plots/memory.py --redraw   draws what is in memory.json
+    docs/plots/memory.py            measures over the direct link and in a guest; keeps the figures in memory.json
+    docs/plots/memory.py direct     measures over the direct link only, and keeps what memory.json says of guests
+    docs/plots/memory.py guest      the other way round
+    docs/plots/memory.py redraw     draws what is in memory.json
+
+Lazy and eager take turns, three each; of each figure the least median counts.
 
 It takes what `make build` builds. Measure on a quiet machine.
 """
@@ -28,8 +32,7 @@ def rows(output):
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
-def direct(eager):
-    """One round over the direct link."""
+def direct_round(eager):
     with tempfile.TemporaryDirectory() as directory:
         socket = Path(directory) / "nic.sock"
         card = subprocess.Popen([BUILT / "vianic-device", "--socket-path", socket], stderr=subprocess.DEVNULL)
@@ -47,8 +50,15 @@ def direct(eager):
     return rows(output)
 
 
+def direct():
+    rounds = {False: [], True: []}
+    for _ in range(ROUNDS):
+        for eager in (False, True):
+            rounds[eager].append(direct_round(eager))
+    return rounds
+
+
 def guest():
-    """All rounds in one guest: lazy and eager in turns."""
     turn = f"for eager in 0 1; do echo $eager > {EAGER}; echo round $eager; {COMMAND} || exit 1; done"
     script = f"for i in {' '.join(map(str, range(ROUNDS)))}; do {turn}; done"
     command = [BUILT / "vianic", "run", "--", "sh", "-c", script]
@@ -68,16 +78,13 @@ def least(rounds):
     return best
 
 
-def measure():
-    rounds = {False: [], True: []}
-    for _ in range(ROUNDS):
-        for eager in (False, True):
-            rounds[eager].append(direct(eager))
-    figures = {"direct link": {"lazy": least(rounds[False]), "eager": least(rounds[True])}}
-    rounds = guest()
-    figures["guest"] = {"lazy": least(rounds[False]), "eager": least(rounds[True])}
+def measure(places):
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for place in places:
+        rounds = {"direct link": direct, "guest": guest}[place]()
+        figures[place] = {"lazy": least(rounds[False]), "eager": least(rounds[True])}
+    figures = {place: figures[place] for place in ("direct link", "guest") if place in figures}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    return figures
 
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 320, 64, 40, 56
@@ -120,7 +127,7 @@ def bars(title, groups):
 def draw(figures):
     for place, modes in figures.items():
         name = place.split()[0]
-        labels = [f"{row['live']:,} regions" for row in modes["lazy"]]
+        labels = [f"{row['live']:,} region" + "s" * (row["live"] > 1) for row in modes["lazy"]]
         deregister = [{mode: modes[mode][i]["deregister_ns"] for mode in ("lazy", "eager")} for i in range(len(labels))]
         post = [{kind: row[f"post_{kind}_ns"] for kind in ("hit", "miss")} for row in modes["lazy"]]
         for what, title, groups in [
@@ -140,6 +147,10 @@ def table(figures):
 
 
 if __name__ == "__main__":
-    shown = json.loads(FIGURES.read_text()) if "--redraw" in sys.argv else measure()
+    places = {(): ["direct link", "guest"], ("direct",): ["direct link"], ("guest",): ["guest"], ("redraw",): []}
+    if tuple(sys.argv[1:]) not in places:
+        sys.exit(__doc__)
+    measure(places[tuple(sys.argv[1:])])
+    shown = json.loads(FIGURES.read_text())
     draw(shown)
     table(shown)

@@ -61,7 +61,7 @@ def direct():
 def guest():
     turn = f"for eager in 0 1; do echo $eager > {EAGER}; echo round $eager; {COMMAND} || exit 1; done"
     script = f"for i in {' '.join(map(str, range(ROUNDS)))}; do {turn}; done"
-    command = [BUILT / "vianic", "run", "--", "sh", "-c", script]
+    command = [BUILT / "vianic", "run", "--memory", "2048", "--", "sh", "-c", script]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rounds = {False: [], True: []}
     for part in output.split("round ")[1:]:

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{Buffer, DELIVERY, Fabric, NONE, OK_RECEIVE, PTAG, pair};
+use vianic_abi::MAX_SEGMENTS;
 use vianic_abi::command::Opcode;
 use vianic_abi::descriptor::{DescriptorStatus, Segment};
 use vianic_abi::event::EventKind;
@@ -248,7 +249,10 @@ fn fault_50_pause_and_resume_lose_nothing_and_a_reset_breaks_connections() {
 fn fault_08_a_descriptor_that_changes_while_it_is_read() {
     let (mut fabric, a, b) = pair(ReliabilityLevel::UNRELIABLE);
     let source = fabric.guests[0].register(1, PTAG, 0, 4096);
+    // With room for as many segments as a count may ask for: all can be read, and the descriptor be completed.
+    let room = fabric.guests[0].register(1, PTAG, 64, 32 + 16 * u32::from(MAX_SEGMENTS));
     let mut send = fabric.guests[0].descriptor(1, vec![source.segment(); 3]);
+    (send.address, send.physical, send.handle) = (room.address, room.physical, room.handle);
     send.indirect = true;
     let stop = AtomicBool::new(false);
     let memory = fabric.guests[0].memory.clone();

@@ -1,6 +1,6 @@
 //! Benchmarks of a card, each beside the machine's own limits.
 //!
-//! What is compared is measured in turns: a *round* takes one *sample* of every [`Contestant`] of a [`Case`], so that a
+//! What is compared is measured in turns: a *round* takes one *sample* of every [`Contestant`](contestant::Contestant) of a [`Case`](rounds::Case), so that a
 //! machine that is slower for a while is slower for all of them. Results are ratios to the limit of the same round.
 
 pub mod beside;

@@ -34,7 +34,7 @@ pub struct Loopback {
 
 impl Loopback {
     /// Connects two VIs, with `window` sends to post and `receives` receives posted, which take the buffers of each
-    /// side in turn: as many as a [`Pool`](super::copies::Pool) has.
+    /// side in turn: as many as a [`Pool`] has.
     ///
     /// # Errors
     /// If the NIC has no room for it.

@@ -55,11 +55,12 @@ pub struct Location {
     pub epoch: u64,
 }
 
+/// Data segments; those of an inline descriptor need no memory of their own.
+pub type Segments = SmallVec<[Segment; INLINE_SEGMENTS as usize]>;
+
 /// A descriptor in the card's own terms.
 #[derive(Clone, Debug)]
 pub struct Iorb {
-    /// The work queue it was posted to.
-    pub queue: WorkQueue,
     /// What it asks for.
     pub work: Work,
     /// Where its completion goes.
@@ -67,7 +68,7 @@ pub struct Iorb {
     /// The same, as it was found when the descriptor was accepted.
     pub location: Location,
     /// Data segments.
-    pub segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
+    pub segments: Segments,
     /// Bytes of all segments: to send, or room for what comes.
     pub length: u32,
     /// Immediate data to send.
@@ -78,15 +79,29 @@ pub struct Iorb {
 }
 
 impl Iorb {
+    /// Its only data segment, if it is a well-formed send or receive that has just one.
+    #[inline]
+    #[must_use]
+    pub fn only_segment(&self) -> Option<&Segment> {
+        match (&self.segments[..], self.work, self.fault) {
+            ([segment], Work::Send | Work::Receive, None) => Some(segment),
+            _ => None,
+        }
+    }
+
     /// The IORB of an inline descriptor.
     #[must_use]
     #[inline]
     pub fn from_inline(queue: WorkQueue, address: u64, location: Location, body: &InlineBody) -> Self {
         let descriptor = DescriptorAddress { address, handle: body.descriptor_handle };
-        let within = body.segment_count <= INLINE_SEGMENTS;
         let segments =
             SmallVec::from_buf_and_len(body.segments, body.segment_count.min(INLINE_SEGMENTS).into());
-        Self::new(queue, (descriptor, location), body.control, body.immediate, segments, within)
+        let form = Form {
+            control: body.control,
+            immediate: body.immediate,
+            too_many_segments: body.segment_count > INLINE_SEGMENTS,
+        };
+        Self::new(queue, (descriptor, location), form, segments)
     }
 
     /// The IORB of an indirect descriptor, from a copy of its control segment and as many segments as
@@ -94,70 +109,92 @@ impl Iorb {
     #[must_use]
     pub fn from_indirect(
         queue: WorkQueue,
-        (descriptor, location): (DescriptorAddress, Location),
+        place: (DescriptorAddress, Location),
         control: &ControlSegment,
-        segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
+        segments: Segments,
     ) -> Self {
-        let within = control.segment_count <= MAX_SEGMENTS;
-        Self::new(queue, (descriptor, location), control.control, control.immediate, segments, within)
+        let form = Form {
+            control: control.control,
+            immediate: control.immediate,
+            too_many_segments: control.segment_count > MAX_SEGMENTS,
+        };
+        Self::new(queue, place, form, segments)
     }
 
-    #[inline]
+    #[inline(always)]
     fn new(
         queue: WorkQueue,
         (descriptor, location): (DescriptorAddress, Location),
-        control: u16,
-        immediate: u32,
-        segments: SmallVec<[Segment; INLINE_SEGMENTS as usize]>,
-        segment_count_ok: bool,
+        form: Form,
+        mut segments: Segments,
     ) -> Self {
-        let mut segments = segments;
-        let work = match (queue, Operation(control & Control::OPERATION_MASK)) {
-            (WorkQueue::Receive, Operation::SEND_RECEIVE) => Some(Work::Receive),
-            (WorkQueue::Send, Operation::SEND_RECEIVE) => Some(Work::Send),
-            (WorkQueue::Send, operation @ (Operation::RDMA_WRITE | Operation::RDMA_READ)) => {
-                take_remote(&mut segments).map(|remote| match operation {
-                    Operation::RDMA_READ => Work::RdmaRead(remote),
-                    _ => Work::RdmaWrite(remote),
-                })
-            }
-            _ => None,
-        };
-        let total: u64 = segments.iter().map(|segment| u64::from(segment.length)).sum();
-        let length = u32::try_from(total);
-        let fault = if !segment_count_ok || control & Control::RESERVED_MASK != 0 || work.is_none() {
-            Some(DescriptorStatus::FORMAT_ERROR)
-        } else if length.is_err() {
-            Some(DescriptorStatus::LENGTH_ERROR)
-        } else {
-            None
-        };
         let plain = match queue {
             WorkQueue::Send => Work::Send,
             WorkQueue::Receive => Work::Receive,
         };
-        let immediate =
-            (queue == WorkQueue::Send && control & Control::IMMEDIATE.bits() != 0).then_some(immediate);
+        let work = match Operation(form.control & Control::OPERATION_MASK) {
+            Operation::SEND_RECEIVE => Some(plain),
+            operation if queue == WorkQueue::Send => rdma(operation, &mut segments),
+            _ => None,
+        };
+        let length = match segments[..] {
+            [] => Some(0),
+            [only] => Some(only.length),
+            _ => total(&segments),
+        };
+        let malformed =
+            work.is_none() || form.too_many_segments || form.control & Control::RESERVED_MASK != 0;
+        let fault = match length {
+            _ if malformed => Some(DescriptorStatus::FORMAT_ERROR),
+            None => Some(DescriptorStatus::LENGTH_ERROR),
+            Some(_) => None,
+        };
+        let has_immediate = queue == WorkQueue::Send && form.control & Control::IMMEDIATE.bits() != 0;
         Self {
-            queue,
             work: work.unwrap_or(plain),
             descriptor,
             location,
             segments,
             length: length.unwrap_or(u32::MAX),
-            immediate,
+            immediate: has_immediate.then_some(form.immediate),
             fault,
+        }
+    }
+
+    /// The work queue it was posted to.
+    #[inline]
+    #[must_use]
+    pub fn queue(&self) -> WorkQueue {
+        match self.work {
+            Work::Receive => WorkQueue::Receive,
+            Work::Send | Work::RdmaWrite(_) | Work::RdmaRead(_) => WorkQueue::Send,
         }
     }
 }
 
-/// Takes the address segment of an RDMA operation, which is the first.
-fn take_remote(segments: &mut SmallVec<[Segment; INLINE_SEGMENTS as usize]>) -> Option<RemoteAddress> {
-    if segments.is_empty() {
-        return None;
-    }
-    let Segment { address, handle, .. } = segments.remove(0);
-    Some(RemoteAddress { address, handle })
+/// What a control segment says of a descriptor's form.
+struct Form {
+    control: u16,
+    immediate: u32,
+    too_many_segments: bool,
+}
+
+/// An RDMA operation. Its address segment, which is the first, is no data segment.
+#[cold]
+fn rdma(operation: Operation, segments: &mut Segments) -> Option<Work> {
+    let work = match operation {
+        Operation::RDMA_WRITE => Work::RdmaWrite,
+        Operation::RDMA_READ => Work::RdmaRead,
+        _ => return None,
+    };
+    let Segment { address, handle, .. } = *segments.first()?;
+    segments.remove(0);
+    Some(work(RemoteAddress { address, handle }))
+}
+
+/// Bytes of all segments, if a message can have so many.
+fn total(segments: &[Segment]) -> Option<u32> {
+    u32::try_from(segments.iter().map(|segment| u64::from(segment.length)).sum::<u64>()).ok()
 }
 
 /// How many segments of an indirect descriptor are worth copying: none of one whose count is beyond the limit.

@@ -9,7 +9,7 @@ use vianic_abi::nic_memory::{Counter, NRA_ERRORS, NRA_MCQ, nra_cq};
 use vianic_abi::status::{ErrorCode, Status};
 use vianic_abi::sync::{Atomics as _, Native};
 
-use crate::iorb::{DescriptorAddress, Iorb, Location, Work, WorkQueue};
+use crate::iorb::{DescriptorAddress, Iorb, Work, WorkQueue};
 use crate::nic::context::{Context, Reported};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
 use crate::nic::{Core, vi};
@@ -68,28 +68,23 @@ pub struct ViNumber {
 
 impl Core {
     /// Completes the descriptor of `iorb`, which was posted to VI `number` of `context`.
-    #[inline]
     pub fn complete(&mut self, context: &mut Context, number: ViNumber, iorb: &Iorb, outcome: Outcome) {
         let Some(vi) = context.vi(number.vi) else {
             return;
         };
         let rights = Rights::local(number.context, vi.ptag);
-        let cq = vi.cq(iorb.queue);
+        let cq = vi.cq(iorb.queue());
         if self.write_descriptor(rights, iorb, outcome).is_err() {
             self.report_error(context, number, ErrorCode::COMP_PROT, iorb.descriptor.address);
             return;
         }
-        let counter =
-            if outcome.error.is_empty() { Counter::completions } else { Counter::completion_errors };
-        self.memory.count(counter, 1);
         let Some(cq) = cq else {
-            self.waiters.ask(number.context, vi::nra_word(number.vi, iorb.queue));
-            return;
+            return self.ask_work_queue(number, iorb.queue());
         };
         let completion = Completion {
             cq,
             kind: CompletionKind::DESCRIPTOR.0,
-            flags: if iorb.queue == WorkQueue::Receive { COMPLETION_RECEIVE } else { 0 },
+            flags: if iorb.queue() == WorkQueue::Receive { COMPLETION_RECEIVE } else { 0 },
             descriptor: iorb.descriptor.address,
             status: outcome.status(iorb.work).bits(),
             length: outcome.length,
@@ -100,8 +95,15 @@ impl Core {
         self.report(context, number.context, completion);
     }
 
-    /// Writes length, status and immediate data into a descriptor.
-    fn write_descriptor(
+    /// Whoever waits for a work queue that has no completion queue is to be asked for.
+    #[inline]
+    pub(super) fn ask_work_queue(&mut self, number: ViNumber, queue: WorkQueue) {
+        self.waiters.ask(number.context, vi::nra_word(number.vi, queue));
+    }
+
+    /// Writes length, status and immediate data into a descriptor, and counts it.
+    #[inline(always)]
+    pub(super) fn write_descriptor(
         &mut self,
         rights: Rights,
         iorb: &Iorb,
@@ -110,40 +112,52 @@ impl Core {
         let control_segment = if self.shadow.is_current(&self.host, iorb.location.epoch) {
             iorb.location.address
         } else {
-            self.descriptor_location(rights, iorb.descriptor)?.address
+            self.descriptor_address(rights, iorb.descriptor)?
         };
         let memory = self.host.memory();
         if let Some(immediate) = outcome.immediate {
             memory.write(control_segment + IMMEDIATE_OFFSET, &immediate).map_err(|_| ProtectionFault)?;
         }
         // A send descriptor's length is the sender's to keep.
-        let length = match iorb.queue {
+        let length = match iorb.queue() {
             WorkQueue::Send => iorb.length,
             WorkQueue::Receive => outcome.length,
         };
         let word: u64 = zerocopy::transmute!([length, outcome.status(iorb.work).bits()]);
-        memory.store_u64_release(control_segment + COMPLETION_OFFSET, word).map_err(|_| ProtectionFault)
+        memory.store_u64_release(control_segment + COMPLETION_OFFSET, word).map_err(|_| ProtectionFault)?;
+        let counter =
+            if outcome.error.is_empty() { Counter::completions } else { Counter::completion_errors };
+        self.memory.count(counter, 1);
+        Ok(())
     }
 
-    /// Where a descriptor's control segment is.
+    /// Where a descriptor's control segment is in guest memory.
     ///
     /// # Errors
     /// If the descriptor is not in memory that `rights` may use.
     #[inline]
-    pub fn descriptor_location(
+    pub fn descriptor_address(
         &mut self,
         rights: Rights,
         descriptor: DescriptorAddress,
-    ) -> Result<Location, ProtectionFault> {
+    ) -> Result<u64, ProtectionFault> {
+        let what = (descriptor.address, descriptor.handle, 32);
+        let address = match self.resolve_piece(rights, what)? {
+            Some(address) => address,
+            None => self.look_up_descriptor(rights, what)?,
+        };
+        // The application wrote it last, and the completion goes there.
+        self.host.memory().prefetch_for_write(address);
+        Ok(address)
+    }
+
+    /// A control segment in a region with a page table.
+    fn look_up_descriptor(&mut self, rights: Rights, what: (u64, u32, u32)) -> Result<u64, ProtectionFault> {
         let mut ranges = Ranges::new();
-        self.resolve(rights, (descriptor.address, descriptor.handle, 32), &mut ranges)?;
+        self.resolve(rights, what, &mut ranges)?;
         // Aligned to 64 bytes, it lies in one page.
         match ranges[..] {
-            [range] => {
-                // The application wrote it last, and the completion goes there.
-                self.host.memory().prefetch_for_write(range.address);
-                Ok(Location { address: range.address, epoch: self.shadow.epoch() })
-            }
+            [range] => Ok(range.address),
             _ => Err(ProtectionFault),
         }
     }
@@ -216,7 +230,7 @@ impl Core {
             return;
         }
         Native::fence();
-        for (context, word) in self.waiters.words.drain(..) {
+        for Waiter { context, word } in self.waiters.words.drain(..) {
             if take_armed::<Native>(self.memory.nra_word(context, word)) {
                 self.memory.count(Counter::notifications, 1);
                 self.events.push(Event { kind: EventKind::NOTIFY.0, context, nra_word: word });
@@ -228,7 +242,14 @@ impl Core {
 /// NRA words to look at: of queues on which something was completed.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    words: Vec<(u16, u32)>,
+    words: Vec<Waiter>,
+}
+
+/// An NRA word of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiter {
+    context: u16,
+    word: u32,
 }
 
 impl Waiters {
@@ -238,8 +259,9 @@ impl Waiters {
 
     #[inline]
     fn ask(&mut self, context: u16, word: u32) {
-        if !self.words.iter().rev().take(Self::ROW).any(|asked| *asked == (context, word)) {
-            self.words.push((context, word));
+        let waiter = Waiter { context, word };
+        if !self.words.iter().rev().take(Self::ROW).any(|asked| *asked == waiter) {
+            self.words.push(waiter);
         }
     }
 }

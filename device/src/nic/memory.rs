@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vianic_abi::MAX_CONTEXTS;
 use vianic_abi::mdl::Mdl;
 use vianic_abi::mrt::MRT_ENTRY_WORDS;
 use vianic_abi::nic_memory::{
     COUNTERS_OFFSET, Counter, Counters, MDL_ENTRIES, MDL_OFFSET, NRA_WORDS, REGISTERS_SIZE, REQUESTS_SIZE,
     Registers, SHADOW_MRT_ENTRIES, SHADOW_MRT_OFFSET, nra_offset,
 };
-use vianic_abi::{MAX_CONTEXTS, layout::Layout as _};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory as _};
 use zerocopy::IntoBytes as _;
 
@@ -26,12 +26,15 @@ pub type ShadowSlot = [AtomicU64; MRT_ENTRY_WORDS];
 /// Slots of the shadow MRT.
 pub const SHADOW_SLOTS: usize = SHADOW_MRT_ENTRIES as usize;
 
+/// Counters, a word each.
+const COUNTERS: usize = Counters::NAMES.len();
+
 /// The card's memory. One memfd: region 0 (registers), then region 1 (requests).
 #[derive(Debug)]
 pub struct NicMemory {
     file: File,
     registers: View<AtomicU32>,
-    counters: View<AtomicU64>,
+    counters: View<[AtomicU64; COUNTERS]>,
     shadow: View<[ShadowSlot; SHADOW_SLOTS]>,
     requests: Vec<View<AtomicU32>>,
     mdl: View<AtomicU32>,
@@ -54,7 +57,7 @@ impl NicMemory {
         );
         Ok(Self {
             registers: view(&map, 0, size_of::<Registers>() / 4)?,
-            counters: view(&map, COUNTERS_OFFSET, Counters::FIELDS.len())?,
+            counters: view(&map, COUNTERS_OFFSET, 1)?,
             shadow: view(&map, SHADOW_MRT_OFFSET, 1)?,
             requests: (0..MAX_CONTEXTS)
                 .map(|context| view(&map, REGISTERS_SIZE + nra_offset(context), usize_of(NRA_WORDS)))
@@ -108,17 +111,22 @@ impl NicMemory {
         &self.shadow[0]
     }
 
+    #[inline(always)]
+    fn counter_words(&self) -> &[AtomicU64; COUNTERS] {
+        &self.counters[0]
+    }
+
     /// Adds to a counter. The engine's thread is the only writer.
     #[inline]
     pub fn count(&self, counter: Counter, more: u64) {
-        let word = &self.counters[counter as usize];
+        let word = &self.counter_words()[counter as usize];
         word.store(word.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
     /// Raises a high-water mark.
     #[inline]
     pub fn count_max(&self, counter: Counter, value: u64) {
-        let word = &self.counters[counter as usize];
+        let word = &self.counter_words()[counter as usize];
         if word.load(Relaxed) < value {
             word.store(value, Relaxed);
         }
@@ -128,7 +136,7 @@ impl NicMemory {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
-        for (value, word) in counters.as_mut_bytes().chunks_exact_mut(8).zip(self.counters.iter()) {
+        for (value, word) in counters.as_mut_bytes().chunks_exact_mut(8).zip(self.counter_words()) {
             value.copy_from_slice(&word.load(Relaxed).to_le_bytes());
         }
         counters
@@ -136,7 +144,7 @@ impl NicMemory {
 
     /// Zeroes the counters.
     pub fn clear_counters(&self) {
-        for word in self.counters.iter() {
+        for word in self.counter_words() {
             word.store(0, Relaxed);
         }
     }

@@ -1,6 +1,5 @@
 //! The Message Unit: takes what was posted and sets it going (claims 8 and 9).
 
-use smallvec::SmallVec;
 use vianic_abi::KERNEL_CONTEXT;
 use vianic_abi::descriptor::{ControlSegment, Segment};
 use vianic_abi::nic_memory::Counter;
@@ -9,7 +8,7 @@ use vianic_abi::token::{IndirectBody, InlineBody, TOKEN_RECEIVE, Token, TokenKin
 use zerocopy::IntoBytes as _;
 
 use crate::guest_memory::NotMemory;
-use crate::iorb::{DescriptorAddress, Iorb, Location, WorkQueue, indirect_segments, is_aligned};
+use crate::iorb::{DescriptorAddress, Iorb, Location, Segments, WorkQueue, indirect_segments, is_aligned};
 use crate::nic::completion::{Outcome, ViNumber};
 use crate::nic::mdl::Drain;
 use crate::nic::pacing::{Patience, Poll};
@@ -164,31 +163,38 @@ impl Card {
             return self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
         };
         let rights = Rights::local(number, vi.ptag);
-        let Ok(iorb) = self.core.build_iorb(rights, queue, token) else {
-            // It cannot even be completed: there is nowhere to write to.
-            let connected = matches!(vi.state, ViState::Connected(_));
-            self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
-            if connected {
-                self.fail_vi(vi_number, ErrorCode::CONN_LOST);
-            }
-            return;
+        let admission = if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
+            let body: &InlineBody = token.body_ref();
+            // The registration of the descriptor's region is fetched now: the completion goes there.
+            self.core
+                .locate(rights, token.descriptor, body.descriptor_handle)
+                .map(|location| vi.admit(queue, Iorb::from_inline(queue, token.descriptor, location, body)))
+        } else {
+            self.core.indirect_iorb(rights, queue, token).map(|iorb| vi.admit(queue, iorb))
         };
-        match vi.admit(queue) {
-            // To where Vito takes it from: the work queue of its VI.
-            Admission::Queued if queue == WorkQueue::Receive => vi.receive.push_back(iorb),
-            Admission::Queued => {
-                vi.send.push_back(iorb);
+        match admission {
+            Ok(Admission::Queued) if queue == WorkQueue::Receive => {}
+            // To where Vito takes it from.
+            Ok(Admission::Queued) => {
                 if !std::mem::replace(&mut vi.ready, true) {
                     self.core.ready.push_back(vi_number);
                 }
             }
-            Admission::Flushed => {
+            Ok(Admission::Flushed(iorb)) => {
                 let flushed = Outcome::error(DescriptorStatus::FLUSHED_ERROR);
                 self.core.complete(context, vi_number, &iorb, flushed);
             }
-            Admission::Overrun => {
+            Ok(Admission::Overrun) => {
                 self.core.report_error(context, vi_number, ErrorCode::VI_OVERRUN, token.descriptor);
                 self.fail_vi(vi_number, ErrorCode::CONN_LOST);
+            }
+            Err(ProtectionFault) => {
+                // It cannot even be completed: there is nowhere to write to.
+                let connected = matches!(vi.state, ViState::Connected(_));
+                self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
+                if connected {
+                    self.fail_vi(vi_number, ErrorCode::CONN_LOST);
+                }
             }
         }
     }
@@ -211,27 +217,27 @@ impl Core {
         }
     }
 
-    /// Builds the IORB that represents the descriptor of `token`.
+    /// Finds a descriptor that is posted.
     #[inline]
-    fn build_iorb(
+    fn locate(&mut self, rights: Rights, address: u64, handle: u32) -> Result<Location, ProtectionFault> {
+        if !is_aligned(address) {
+            return Err(ProtectionFault);
+        }
+        let address = self.descriptor_address(rights, DescriptorAddress { address, handle })?;
+        Ok(Location { address, epoch: self.shadow.epoch() })
+    }
+
+    /// Builds the IORB of a descriptor that the token only points to.
+    #[inline(never)]
+    fn indirect_iorb(
         &mut self,
         rights: Rights,
         queue: WorkQueue,
         token: &Token,
     ) -> Result<Iorb, ProtectionFault> {
-        if !is_aligned(token.descriptor) {
-            return Err(ProtectionFault);
-        }
-        if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
-            let body: &InlineBody = token.body_ref();
-            // The registration of the descriptor's region is fetched now: the completion goes there.
-            let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
-            let location = self.descriptor_location(rights, descriptor)?;
-            return Ok(Iorb::from_inline(queue, token.descriptor, location, body));
-        }
         let body: IndirectBody = token.body();
         let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
-        let location = self.descriptor_location(rights, descriptor)?;
+        let location = self.locate(rights, descriptor.address, descriptor.handle)?;
         let (control, segments) = self.copy_descriptor(rights, descriptor, location)?;
         Ok(Iorb::from_indirect(queue, (descriptor, location), &control, segments))
     }
@@ -242,12 +248,11 @@ impl Core {
         rights: Rights,
         descriptor: DescriptorAddress,
         location: Location,
-    ) -> Result<(ControlSegment, SmallVec<[Segment; 2]>), ProtectionFault> {
+    ) -> Result<(ControlSegment, Segments), ProtectionFault> {
         const CONTROL_BYTES: u32 = 32;
         let control: ControlSegment =
             self.host.memory().read(location.address).map_err(|NotMemory { .. }| ProtectionFault)?;
-        let mut segments: SmallVec<[Segment; 2]> =
-            smallvec::smallvec![Segment::default(); indirect_segments(&control)];
+        let mut segments: Segments = smallvec::smallvec![Segment::default(); indirect_segments(&control)];
         let bytes = segments.as_mut_slice().as_mut_bytes();
         let start = descriptor.address.checked_add(u64::from(CONTROL_BYTES)).ok_or(ProtectionFault)?;
         let length = u32::try_from(bytes.len()).map_err(|_| ProtectionFault)?;

@@ -13,6 +13,7 @@ pub mod message_unit;
 pub mod out_post_fifo;
 pub mod pacing;
 mod page_cache;
+pub mod parcel;
 pub mod peer;
 pub mod rdma_read;
 mod registration;
@@ -100,8 +101,17 @@ impl Core {
         self.any_broken = true;
     }
 
-    /// As [`ShadowMrt::resolve`].
+    /// As [`ShadowMrt::resolve_piece`].
     #[inline]
+    fn resolve_piece(
+        &mut self,
+        rights: Rights,
+        what: (u64, u32, u32),
+    ) -> Result<Option<u64>, ProtectionFault> {
+        self.shadow.resolve_piece((&self.memory, &self.host), rights, what)
+    }
+
+    /// As [`ShadowMrt::resolve`].
     fn resolve(
         &mut self,
         rights: Rights,

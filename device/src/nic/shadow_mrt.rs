@@ -78,20 +78,54 @@ impl ShadowMrt {
     ///
     /// # Errors
     /// [`ProtectionFault`]; `ranges` may have grown.
-    #[inline]
     pub fn resolve(
         &mut self,
         (nic_memory, host): (&NicMemory, &Host),
         rights: Rights,
-        (address, handle, length): (u64, u32, u32),
+        what: (u64, u32, u32),
         ranges: &mut Ranges,
     ) -> Result<(), ProtectionFault> {
+        let (address, _, length) = what;
+        match self.find((nic_memory, host), rights, what)? {
+            Place::Piece(_) if length == 0 => Ok(()),
+            Place::Piece(piece) => {
+                push(ranges, piece, usize_of(length));
+                Ok(())
+            }
+            Place::Pages(index) => self.resolve_pages((nic_memory, host), index, (address, length), ranges),
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), for bytes of one page: their guest-physical address. `None`: they are in several pages, or
+    /// the page's address is not in the registration.
+    ///
+    /// # Errors
+    /// [`ProtectionFault`].
+    #[inline]
+    pub fn resolve_piece(
+        &mut self,
+        (nic_memory, host): (&NicMemory, &Host),
+        rights: Rights,
+        what: (u64, u32, u32),
+    ) -> Result<Option<u64>, ProtectionFault> {
+        match self.find((nic_memory, host), rights, what)? {
+            Place::Piece(address) => Ok(Some(address)),
+            Place::Pages(_) => Ok(None),
+        }
+    }
+
+    /// Validates a registration, and what it says of `length` bytes at `address`.
+    #[inline(always)]
+    fn find(
+        &mut self,
+        (nic_memory, host): (&NicMemory, &Host),
+        rights: Rights,
+        (address, handle, length): (u64, u32, u32),
+    ) -> Result<Place, ProtectionFault> {
         self.mdl.forget(nic_memory, host, Drain::Validation);
         let index = usize_of(handle_index(handle) % SHADOW_MRT_ENTRIES);
         if let Some(hostility) = &mut self.hostility {
-            for slot in hostility.evicted(index).into_iter().flatten() {
-                nic_memory.shadow()[slot][0].store(0, Relaxed);
-            }
+            evict(nic_memory, hostility.evicted(index));
         }
         let slot = &nic_memory.shadow()[index];
         if slot_holds(slot, handle) && handle != 0 {
@@ -106,12 +140,9 @@ impl ShadowMrt {
         if piece.length == u64::from(length)
             && let Some(page) = registration.inline_page(piece.page)
         {
-            if length > 0 {
-                push(ranges, page.checked_add(piece.offset).ok_or(ProtectionFault)?, usize_of(length));
-            }
-            return Ok(());
+            return page.checked_add(piece.offset).map(Place::Piece).ok_or(ProtectionFault);
         }
-        self.resolve_pages((nic_memory, host), index, (address, length), ranges)
+        Ok(Place::Pages(index))
     }
 
     /// Finds where bytes are whose region and place in it have been checked, page by page.
@@ -191,6 +222,22 @@ impl ShadowMrt {
         if self.hostility.as_mut().is_none_or(|hostility| !hostility.delays()) {
             self.mdl.let_go(nic_memory, host);
         }
+    }
+}
+
+/// Where bytes of a region are.
+enum Place {
+    /// In one piece, from this guest-physical address.
+    Piece(u64),
+    /// In pages that must be looked up, of the region in this slot.
+    Pages(usize),
+}
+
+/// Empties slots, as a hostile card does.
+#[cold]
+fn evict(nic_memory: &NicMemory, slots: Option<[usize; 2]>) {
+    for slot in slots.into_iter().flatten() {
+        nic_memory.shadow()[slot][0].store(0, Relaxed);
     }
 }
 

@@ -88,12 +88,6 @@ impl Card {
         source: Option<&GuestMemory>,
     ) -> Delivery {
         let number = ViNumber { context: frame.to.context, vi: frame.to.vi };
-        if frame.is_whole_message()
-            && condition == Condition::Whole
-            && self.place_message(number, frame, source).is_some()
-        {
-            return Delivery::Placed;
-        }
         match self.try_place(number, frame, condition, source) {
             Ok(delivery) => delivery,
             Err(Refusal { delivery, receive, code }) => {
@@ -117,34 +111,6 @@ impl Card {
                 }
             }
         }
-    }
-
-    /// Places a message that came in one piece, if its VI waits for just that: most do, and everything is looked up once. `None`:
-    /// something is in the way, and nothing has been completed.
-    #[inline]
-    fn place_message(
-        &mut self,
-        number: ViNumber,
-        frame: &DataFrame,
-        source: Option<&GuestMemory>,
-    ) -> Option<()> {
-        let context = self.contexts.get_mut(usize::from(number.context))?.as_mut()?;
-        let vi = context.vi(number.vi)?;
-        let rights = Rights::local(number.context, vi.ptag);
-        if !vi.connection().is_some_and(|connection| connection.is_idle_at(frame.to)) {
-            return None;
-        }
-        let iorb = vi.receive.front()?;
-        if iorb.fault.is_some() || iorb.length < frame.slice.total {
-            return None;
-        }
-        let mut ranges = Ranges::new();
-        self.core.gather(rights, &iorb.segments, frame.slice, &mut ranges).ok()?;
-        let memory = self.core.host.memory();
-        scatter((source.unwrap_or(memory), &frame.payload), (memory, &ranges), false).ok()?;
-        let iorb = vi.receive.pop_front()?;
-        self.core.complete_receive(context, number, frame, &iorb);
-        Some(())
     }
 
     fn try_place(

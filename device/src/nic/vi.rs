@@ -42,12 +42,12 @@ pub enum ViState {
 }
 
 /// What becomes of a descriptor that is posted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Admission {
-    /// It goes to its work queue.
+    /// It is on its work queue.
     Queued,
     /// It completes at once as flushed.
-    Flushed,
+    Flushed(Box<Iorb>),
     /// Its work queue is full.
     Overrun,
 }
@@ -126,18 +126,20 @@ impl Vi {
         }
     }
 
-    /// What becomes of a descriptor that is posted now.
-    #[inline]
-    #[must_use]
-    pub fn admit(&self, queue: WorkQueue) -> Admission {
-        let (length, kept) = match queue {
-            WorkQueue::Send => (self.send.len(), matches!(self.state, ViState::Connected(_))),
-            WorkQueue::Receive => (self.receive.len(), !matches!(self.state, ViState::Error)),
+    /// Takes in a descriptor that is posted, if its state and its room allow.
+    #[inline(always)]
+    pub fn admit(&mut self, queue: WorkQueue, iorb: Iorb) -> Admission {
+        let (queue, kept) = match queue {
+            WorkQueue::Send => (&mut self.send, matches!(self.state, ViState::Connected(_))),
+            WorkQueue::Receive => (&mut self.receive, !matches!(self.state, ViState::Error)),
         };
-        match kept {
-            _ if length >= usize_of(MAX_DESCRIPTORS_PER_QUEUE) => Admission::Overrun,
-            true => Admission::Queued,
-            false => Admission::Flushed,
+        if queue.len() >= usize_of(MAX_DESCRIPTORS_PER_QUEUE) {
+            Admission::Overrun
+        } else if kept {
+            queue.push_back(iorb);
+            Admission::Queued
+        } else {
+            Admission::Flushed(Box::new(iorb))
         }
     }
 

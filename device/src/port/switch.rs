@@ -233,25 +233,54 @@ impl Switch {
     /// Sends from one VI until it has nothing more or its budget is used up.
     fn transmit(&mut self, port: usize, number: ViNumber) {
         let mut budget = turn_budget();
-        while let Some(frame) = self.running(port).and_then(|card| card.next_frame(number)) {
-            let to = self.locate(frame.to().nic);
-            if to.is_some_and(|to| matches!(self.ports[to].occupant, Occupant::Paused(_))) {
-                self.ports[port].held.push(number);
-                return;
-            }
-            let moved = frame.slice().length as usize;
-            match frame {
-                Frame::Data(frame) => self.carry_data((port, number), to, frame),
-                Frame::ReadRequest(request) => self.carry_read((port, number), to, &request),
-            }
+        let mut last = port;
+        while budget > 0 {
+            let moved = match self.carry_parcel((port, number), &mut last) {
+                Some(moved) => moved,
+                None => match self.carry_frame(port, number) {
+                    Some(moved) => moved,
+                    None => return,
+                },
+            };
             budget = budget.saturating_sub(MESSAGE_COST + moved);
-            if budget == 0 {
-                if let Some(card) = self.running(port) {
-                    card.make_ready(number);
-                }
-                return;
-            }
         }
+        if let Some(card) = self.running(port) {
+            card.make_ready(number);
+        }
+    }
+
+    /// Carries the next message of the VI at `from`, if it is one in one piece, its receiver waits for it and the link does
+    /// nothing to it. How many bytes it has. `last` is the port where the last one went.
+    #[inline]
+    fn carry_parcel(&mut self, (port, number): (usize, ViNumber), last: &mut usize) -> Option<usize> {
+        let from = &mut self.ports[port];
+        if from.faults.is_some() {
+            return None;
+        }
+        let parcel = from.card()?.next_parcel(number)?;
+        if self.ports[*last].address != parcel.to.nic {
+            *last = self.locate(parcel.to.nic)?;
+        }
+        let (card, source) = self.card_and_source(*last, port)?;
+        card.place_parcel(&parcel, source)?;
+        self.ports[port].card()?.parcel_placed(number, &parcel)?;
+        Some(parcel.bytes.length)
+    }
+
+    /// Carries the next frame of a VI. How many bytes it moves; `None`: there is no frame, or its receiver's card is paused.
+    fn carry_frame(&mut self, port: usize, number: ViNumber) -> Option<usize> {
+        let frame = self.running(port)?.next_frame(number)?;
+        let to = self.locate(frame.to().nic);
+        if to.is_some_and(|to| matches!(self.ports[to].occupant, Occupant::Paused(_))) {
+            self.ports[port].held.push(number);
+            return None;
+        }
+        let moved = frame.slice().length as usize;
+        match frame {
+            Frame::Data(frame) => self.carry_data((port, number), to, frame),
+            Frame::ReadRequest(request) => self.carry_read((port, number), to, &request),
+        }
+        Some(moved)
     }
 
     /// Carries a slice from the VI at `from` to the card in port `to`.

@@ -55,6 +55,13 @@ impl Connection {
         Slice { total: iorb.length, offset: self.moved, length }
     }
 
+    /// Whether all of that message is still here.
+    #[inline]
+    #[must_use]
+    pub fn is_at_its_beginning(&self) -> bool {
+        self.moved == 0
+    }
+
     /// The slice of that message is where it belongs. `true`: it was the last.
     pub fn moved(&mut self, slice: Slice) -> bool {
         self.moved = slice.offset + slice.length;

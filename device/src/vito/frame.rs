@@ -256,13 +256,16 @@ pub struct DataFrame {
     pub payload: Payload,
 }
 
-impl DataFrame {
-    /// Whether it is a message for a receive descriptor, all of it.
-    #[inline]
-    #[must_use]
-    pub fn is_whole_message(&self) -> bool {
-        self.target == Target::Receive && self.slice.is_first() && self.slice.is_last()
-    }
+/// A message for a receive descriptor that is a single slice in a single piece, as most are: what a [`DataFrame`] would say of
+/// it, without what others need.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel {
+    /// The receiving end.
+    pub to: Endpoint,
+    /// The message, still where the sending application has it.
+    pub bytes: Range,
+    /// Its immediate data.
+    pub immediate: Option<u32>,
 }
 
 /// "Let me have these bytes": a slice of an RDMA read. The end that answers keeps nothing between slices.

@@ -142,7 +142,25 @@ impl<W> Poster<W> {
         Self { accepted }
     }
 
-    /// Posts `token` and says whether the doorbell must be rung.
+    /// Posts `token` and says whether the doorbell must be rung: [`reserve`](Self::reserve) and [`publish`](Self::publish) in one.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    #[inline]
+    pub fn post<A: Atomics<U32 = W>>(
+        &self,
+        table: TokenTable<'_, A>,
+        token: &Token,
+        wait: impl FnMut() -> bool,
+    ) -> Result<Doorbell, PostError>
+    where
+        W: Atomic<u32>,
+    {
+        let reservation = self.reserve(table, wait)?;
+        Ok(self.publish(table, reservation, token))
+    }
+
+    /// Takes the next entry, which must then be [published](Self::publish): the NIC waits for it.
     ///
     /// `wait` is called each time the table is found full; it backs off, and ends the wait by returning
     /// `false` when there is no more hope.
@@ -150,20 +168,18 @@ impl<W> Poster<W> {
     /// # Errors
     /// [`PostError::Closed`] when the NIC has closed the table, [`PostError::GaveUp`] when `wait` gave up.
     #[inline]
-    pub fn post<A: Atomics<U32 = W>>(
+    pub fn reserve<A: Atomics<U32 = W>>(
         &self,
         table: TokenTable<'_, A>,
-        token: &Token,
         mut wait: impl FnMut() -> bool,
-    ) -> Result<Doorbell, PostError>
+    ) -> Result<Reservation, PostError>
     where
         W: Atomic<u32>,
     {
         if table.nic_state() == NicState::CLOSED {
             return Err(PostError::Closed);
         }
-        let header = table.header;
-        let local_insert_index = header.last_inserted_entry.0.fetch_add(1, Relaxed).wrapping_add(1);
+        let local_insert_index = table.header.last_inserted_entry.0.fetch_add(1, Relaxed).wrapping_add(1);
         // Ours to fill once the entry that lies there now, one lap back, has been accepted.
         while !self.has_room(table, local_insert_index) {
             if table.nic_state() == NicState::CLOSED {
@@ -173,15 +189,30 @@ impl<W> Poster<W> {
                 return Err(PostError::GaveUp);
             }
         }
+        Ok(Reservation { local_insert_index })
+    }
+
+    /// Fills the entry that was reserved in `table`, makes it valid, and says whether the doorbell must be rung.
+    #[inline]
+    pub fn publish<A: Atomics<U32 = W>>(
+        &self,
+        table: TokenTable<'_, A>,
+        reservation: Reservation,
+        token: &Token,
+    ) -> Doorbell
+    where
+        W: Atomic<u32>,
+    {
+        let Reservation { local_insert_index } = reservation;
         table.slot(local_insert_index).publish_and_fence(local_insert_index, zerocopy::transmute_ref!(token));
         // The slot of the next entry but one is still in the NIC's cache from a lap ago. The very next one may be what the
         // NIC looks at.
         A::prefetch_for_write(table.slot(local_insert_index.wrapping_add(2)));
         if table.nic_state() == NicState::POLLING {
-            return Ok(Doorbell::NotNeeded);
+            return Doorbell::NotNeeded;
         }
-        let first_unaccepted = header.last_accepted_entry.0.load(Relaxed).wrapping_add(1);
-        Ok(if first_unaccepted == local_insert_index { Doorbell::Ring } else { Doorbell::NotNeeded })
+        let last_accepted = table.header.last_accepted_entry.0.load(Relaxed);
+        if last_accepted.wrapping_add(1) == local_insert_index { Doorbell::Ring } else { Doorbell::NotNeeded }
     }
 
     /// Whether the slot of entry `index` is free to fill.
@@ -199,6 +230,13 @@ impl<W> Poster<W> {
             is_free(now)
         }
     }
+}
+
+/// An entry of a Token Table that is a poster's to fill.
+#[derive(Debug)]
+#[must_use = "the NIC accepts no later entry before this one is published"]
+pub struct Reservation {
+    local_insert_index: u32,
 }
 
 /// Whether a poster must ring.

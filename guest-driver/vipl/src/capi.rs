@@ -26,28 +26,32 @@ use crate::error::{Error, Result};
 use crate::name_service::NameError;
 use types::{VipReturn, VipUlong};
 
-/// Defines functions of the interface. A panic in one is a mistake of this library and becomes `VIP_ERROR_RESOURCE`, as C
-/// cannot be unwound.
+/// Defines functions of the interface. What they give is a `Result<VipReturn>`, with an error that is named, or else [`Error`]. A
+/// panic in one is a mistake of this library and becomes `VIP_ERROR_RESOURCE`, as C cannot be unwound.
 macro_rules! entry_points {
-    ($($(#[$meta:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)+) => { $(
+    ($($(#[$meta:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $error:ty)? $body:block)+) => { $(
         $(#[$meta])*
         #[unsafe(no_mangle)]
         pub(super) unsafe extern "C" fn $name($($argument: $type),*) -> $crate::capi::types::VipReturn {
-            $crate::capi::guarded(move || $body)
+            $crate::capi::guarded::<$crate::capi::entry_points!(@error $($error)?)>(move || $body)
         }
     )+ };
+    (@error) => { $crate::error::Error };
+    (@error $error:ty) => { $error };
 }
 use entry_points;
 
-fn guarded(call: impl FnOnce() -> Result<VipReturn>) -> VipReturn {
+#[inline(always)]
+fn guarded<E: Into<Error>>(call: impl FnOnce() -> Result<VipReturn, E>) -> VipReturn {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(code)) => code,
-        Ok(Err(error)) => code(&error),
+        Ok(Err(error)) => code(&error.into()),
         Err(_) => VipReturn::ERROR_RESOURCE,
     }
 }
 
 /// The return code that stands for an error.
+#[cold]
 fn code(error: &Error) -> VipReturn {
     match error {
         Error::InvalidHandle(_) | Error::InvalidParameter(_) | Error::Malformed(_) => {

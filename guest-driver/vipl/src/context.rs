@@ -15,7 +15,7 @@ use vianic_abi::nic_memory::NRA_WORDS;
 use vianic_abi::status::{ErrorCode, Status};
 use vianic_abi::sync::{CacheLine, Native};
 use vianic_abi::token::Token;
-use vianic_abi::token_table::Doorbell;
+use vianic_abi::token_table::{Doorbell, Reservation};
 use vianic_abi::{MAX_CQ, MAX_DESCRIPTORS_PER_QUEUE, MAX_VI};
 
 use crate::agent::{Agent, AgentError, NicInfo};
@@ -31,6 +31,7 @@ use crate::nic::NicId;
 use crate::notify::Notifications;
 use crate::settings::Settings;
 use crate::vi::ViObject;
+use crate::work_queue::Refusal;
 
 /// How long a poster waits for a full Token Table in which nothing moves.
 const FULL_TABLE_LIMIT: Duration = Duration::from_secs(10);
@@ -111,19 +112,23 @@ impl Context {
 
     // Posting
 
+    /// Takes an entry of the Token Table, to be published.
+    #[inline]
+    pub(crate) fn reserve(&self) -> Result<Reservation, Refusal> {
+        let mut patience = Patience::default();
+        self.memory.reserve(|| self.wait_for_acceptance(&mut patience)).map_err(|_| {
+            self.fail();
+            Refusal::NicFailed
+        })
+    }
+
     /// Posts a token.
     #[inline]
-    pub(crate) fn post(&self, token: &Token) -> Result<()> {
-        let mut patience = Patience::default();
-        match self.memory.post(token, || self.wait_for_acceptance(&mut patience)) {
-            Ok(Doorbell::Ring) => self.memory.ring(),
-            Ok(Doorbell::NotNeeded) => {}
-            Err(_) => {
-                self.fail();
-                return Err(Error::NicFailed);
-            }
+    pub(crate) fn publish(&self, reservation: Reservation, token: &Token) {
+        match self.memory.publish(reservation, token) {
+            Doorbell::Ring => self.memory.ring(),
+            Doorbell::NotNeeded => {}
         }
-        Ok(())
     }
 
     /// The Token Table is full: backs off. `false`: nothing has moved for so long that nothing will.

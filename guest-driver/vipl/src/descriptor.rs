@@ -109,6 +109,16 @@ impl RawDescriptor {
         Ok(Self(address))
     }
 
+    /// The descriptor at `address`, which is aligned.
+    ///
+    /// # Safety
+    /// As [`new`](Self::new).
+    #[inline]
+    pub(crate) unsafe fn aligned(address: NonNull<ControlSegment>) -> Self {
+        debug_assert!((address.addr().get() as u64).is_multiple_of(ALIGNMENT));
+        Self(address)
+    }
+
     /// The descriptor that [`as_ptr`](Self::as_ptr) gave.
     ///
     /// # Safety
@@ -136,8 +146,9 @@ impl RawDescriptor {
         unsafe { ptr::read(self.0.add(1).cast::<Segment>().add(usize::from(index)).as_ptr()) }
     }
 
-    /// Checks the descriptor, makes it ready for posting and gives the token to post.
-    pub(crate) fn prepare(
+    /// Checks the descriptor and gives the token to post. One that is malformed is told so in its status.
+    #[inline(always)]
+    pub(crate) fn token(
         self,
         vi: u16,
         queue: Queue,
@@ -145,33 +156,43 @@ impl RawDescriptor {
         max_segments: u16,
     ) -> Result<Token, Malformed> {
         let control = self.control();
-        let readable = if control.segment_count <= max_segments { control.segment_count } else { 0 };
-        let segments = (0..readable).map(|index| self.segment(index));
-        check(&control, segments, queue, max_segments).inspect_err(|malformed| {
-            self.finish(malformed.status() | DescriptorStatus::DONE);
-        })?;
-        self.clear();
         let flags = if queue == Queue::Receive { TOKEN_RECEIVE } else { 0 };
+        // What most descriptors are needs no closer look.
+        let plain = control.control & !Control::IMMEDIATE.bits() == Operation::SEND_RECEIVE.0
+            && control.segment_count <= 1;
+        if !plain {
+            self.check(&control, queue, max_segments)?;
+        }
         if control.segment_count > INLINE_SEGMENTS {
             let body = IndirectBody { descriptor_handle: handle, ..Default::default() };
             return Ok(Token::new(TokenKind::INDIRECT_DESCRIPTOR, vi, flags, self.address(), body));
         }
-        let mut body = InlineBody {
+        let segment =
+            |index| if index < control.segment_count { self.segment(index) } else { Segment::default() };
+        let body = InlineBody {
             descriptor_handle: handle,
             control: control.control,
             segment_count: control.segment_count,
             immediate: control.immediate,
             length: control.length,
-            ..Default::default()
+            segments: [segment(0), segment(1)],
         };
-        for (index, segment) in (0..control.segment_count).zip(&mut body.segments) {
-            *segment = self.segment(index);
-        }
         Ok(Token::new(TokenKind::INLINE_DESCRIPTOR, vi, flags, self.address(), body))
     }
 
-    /// The link and the status are VIPL's while a descriptor is posted.
-    fn clear(self) {
+    /// As [`check`], and tells the application that looks at the descriptor.
+    #[cold]
+    fn check(self, control: &ControlSegment, queue: Queue, max_segments: u16) -> Result<(), Malformed> {
+        let readable = if control.segment_count <= max_segments { control.segment_count } else { 0 };
+        let segments = (0..readable).map(|index| self.segment(index));
+        check(control, segments, queue, max_segments).inspect_err(|malformed| {
+            self.finish(malformed.status() | DescriptorStatus::DONE);
+        })
+    }
+
+    /// Makes it ready for being posted: the link and the status are VIPL's until it is dequeued.
+    #[inline]
+    pub(crate) fn clear(self) {
         let control = self.0.as_ptr();
         // SAFETY: the control segment is ours (see `new`).
         unsafe {
@@ -285,7 +306,7 @@ mod tests {
             }
             // SAFETY: the memory has room for 255 segments and is nobody else's.
             let raw = unsafe { RawDescriptor::new((&raw mut memory).cast()) }.unwrap();
-            match raw.prepare(9, queue, 77, MAX_SEGMENTS) {
+            match raw.token(9, queue, 77, MAX_SEGMENTS).inspect(|_| raw.clear()) {
                 Err(malformed) => {
                     let told = malformed.status() | DescriptorStatus::DONE;
                     prop_assert_eq!(memory.0, ControlSegment { status: told.bits(), ..control });

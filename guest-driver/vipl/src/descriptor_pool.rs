@@ -188,20 +188,18 @@ impl Descriptor {
         self.pool.buffer.handle()
     }
 
-    pub(crate) fn raw(&self) -> std::result::Result<RawDescriptor, Malformed> {
-        // SAFETY: `fill` (or zeroed memory) makes the segment count true, and whoever posts gives the descriptor away.
-        unsafe { RawDescriptor::new(self.control().as_ptr()) }
-    }
-
     /// Gives the descriptor away: from now on its address stands for it.
-    pub(crate) fn give_away(self) {
+    #[inline]
+    pub(crate) fn give_away(self) -> RawDescriptor {
         let header = self.block().cast::<(*const PoolMemory, usize)>();
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, so that its reference to the pool is moved, not copied. The header is the
-        // block's own, and no descriptor that this module makes lets the card write there.
+        // block's own, and no descriptor that this module makes lets the card write there. `fill` (or zeroed memory) makes the
+        // segment count true, and the descriptor is whose it is given to.
         unsafe {
             let pool = std::ptr::read(&raw const this.pool);
             header.write((Arc::into_raw(pool), this.index));
+            RawDescriptor::aligned(this.control())
         }
     }
 

@@ -100,4 +100,4 @@ impl From<AgentError> for Error {
 }
 
 /// What a call gives.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

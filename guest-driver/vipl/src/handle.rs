@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::fork;
+use crate::{fork, process_barrier};
 
 /// What a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,7 @@ impl<T: Default> Pool<T> {
     /// A slot for a new object, with a key that was never used; `None` when all are taken.
     pub(crate) fn take(&self) -> Option<(Key, &T)> {
         fork::watch();
+        process_barrier::prepare();
         let mut free = self.free.lock();
         let key = if free.fresh < CHUNK * CHUNKS && free.used.len() < CHUNK {
             let index = u16::try_from(free.fresh).ok()?;

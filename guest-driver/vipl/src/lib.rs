@@ -24,7 +24,9 @@ mod nic;
 mod nic_address;
 mod notify;
 mod peer;
+mod process_barrier;
 mod settings;
+mod short_lock;
 mod vi;
 mod work_queue;
 

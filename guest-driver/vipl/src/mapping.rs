@@ -15,8 +15,8 @@ use vianic_abi::nic_memory::{COUNTERS_OFFSET, Counters, LinkState, NRA_SIZE, NRA
 use vianic_abi::sync::CacheLine;
 use vianic_abi::token::Token;
 use vianic_abi::token_table::{
-    Doorbell as Due, ENTRIES_LOG2, HEADER_SIZE, Header, NicState, PostError, Poster, Slot, TokenTable,
-    table_size,
+    Doorbell as Due, ENTRIES_LOG2, HEADER_SIZE, Header, NicState, PostError, Poster, Reservation, Slot,
+    TokenTable, table_size,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -334,6 +334,21 @@ impl ContextMemory {
     #[inline]
     pub fn post(&self, token: &Token, wait: impl FnMut() -> bool) -> Result<Due, PostError> {
         self.poster.0.post(self.token_table(), token, wait)
+    }
+
+    /// Takes an entry of the Token Table, as [`Poster::reserve`].
+    ///
+    /// # Errors
+    /// When the card has closed the table, or `wait` gave up.
+    #[inline]
+    pub fn reserve(&self, wait: impl FnMut() -> bool) -> Result<Reservation, PostError> {
+        self.poster.0.reserve(self.token_table(), wait)
+    }
+
+    /// Fills an entry of the Token Table that was reserved, as [`Poster::publish`].
+    #[inline]
+    pub fn publish(&self, reservation: Reservation, token: &Token) -> Due {
+        self.poster.0.publish(self.token_table(), reservation, token)
     }
 
     /// The last entry that the card has accepted.

@@ -91,7 +91,7 @@ impl TestDescriptor {
 fn post(vi: ViId, queue: Queue, descriptor: &mut TestDescriptor) -> Result<()> {
     // SAFETY: the test keeps the descriptor for as long as it is posted.
     let raw = unsafe { RawDescriptor::new(descriptor.pointer())? };
-    vi.post(queue, raw, HANDLE)
+    Ok(vi.post(queue, raw, HANDLE)?)
 }
 
 /// Dequeues a descriptor that must be complete.

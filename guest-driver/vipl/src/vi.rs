@@ -25,7 +25,7 @@ use crate::handle::{Key, Kind, Pool, Shared};
 use crate::memory::TagId;
 use crate::notify::{Handler, WorkSource};
 use crate::peer::Untold;
-use crate::work_queue::{Link, Poll, RawCompletion, WorkQueue};
+use crate::work_queue::{Link, Poll, RawCompletion, Refusal, WorkQueue};
 pub(crate) use state::Attempt;
 use state::{Disconnect, State};
 
@@ -124,17 +124,18 @@ pub struct ViInfo {
 pub struct ViId(pub(crate) Key);
 
 impl ViId {
-    pub(crate) fn from_value(value: u64) -> Result<Self> {
-        VIS.key(value).map(Self).ok_or(Error::InvalidHandle("VI"))
+    #[inline]
+    pub(crate) fn from_value(value: u64) -> Result<Self, Refusal> {
+        VIS.key(value).map(Self).ok_or(Refusal::NoVi)
     }
 
     #[inline]
-    fn slot(self) -> Result<&'static ViSlot> {
-        VIS.slot(self.0).ok_or(Error::InvalidHandle("VI"))
+    fn slot(self) -> Result<&'static ViSlot, Refusal> {
+        VIS.slot(self.0).ok_or(Refusal::NoVi)
     }
 
     #[inline]
-    fn work_queue(self, queue: Queue) -> Result<&'static WorkQueue> {
+    fn work_queue(self, queue: Queue) -> Result<&'static WorkQueue, Refusal> {
         let slot = self.slot()?;
         Ok(match queue {
             Queue::Send => &slot.send,
@@ -309,14 +310,14 @@ impl ViId {
     /// Posts a descriptor whose memory has `handle`.
     ///
     /// # Errors
-    /// [`Error::Malformed`]; [`Error::OutOfResources`] when the queue is full; [`Error::NicFailed`].
-    #[inline]
-    pub(crate) fn post(self, queue: Queue, descriptor: RawDescriptor, handle: u32) -> Result<()> {
+    /// Any [`Refusal`].
+    #[inline(always)]
+    pub(crate) fn post(self, queue: Queue, descriptor: RawDescriptor, handle: u32) -> Result<(), Refusal> {
         self.work_queue(queue)?.post(self.0, descriptor, handle)
     }
 
-    #[inline]
-    pub(crate) fn done(self, queue: Queue) -> Result<Poll<RawCompletion>> {
+    #[inline(always)]
+    pub(crate) fn done(self, queue: Queue) -> Result<Poll<RawCompletion>, Refusal> {
         self.work_queue(queue)?.done(self.0)
     }
 

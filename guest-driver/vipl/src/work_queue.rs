@@ -3,12 +3,14 @@
 //! Posters hold the producer's lock, across the work queue and the Token Table, so that both have one order. Whoever
 //! dequeues holds the consumer's. Neither lock is ever held while anybody sleeps, and they lie apart, so that one thread may
 //! post while another dequeues.
+//!
+//! Every locked instruction waits until all stores before it are done, those to cache lines that the card has included. Posting
+//! has three: to lock, to take a token, and to publish it. All stores come between the last two, so that they are waited for once.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use vianic_abi::MAX_DESCRIPTORS_PER_QUEUE;
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus};
 use vianic_abi::nic_memory::nra_work_queue;
@@ -16,9 +18,10 @@ use vianic_abi::sync::{Atomics as _, Native};
 
 use crate::async_error::{AsyncError, ErrorCode};
 use crate::context::Context;
-use crate::descriptor::{Queue, RawDescriptor, failed};
+use crate::descriptor::{Malformed, Queue, RawDescriptor, failed};
 use crate::error::{Error, Result};
 use crate::handle::Key;
+use crate::short_lock::ShortLock;
 
 /// What a look at a queue found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,37 @@ pub enum Poll<T> {
     NotDone,
     /// The oldest was complete and has been taken.
     Done(T),
+}
+
+/// Why a work queue refuses a call: an [`Error`] that fits into a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no such VI.
+    NoVi,
+    /// The descriptor's form is wrong.
+    Malformed(Malformed),
+    /// The queue is full.
+    Full,
+    /// The NIC takes no more posts.
+    NicFailed,
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<Refusal> for Error {
+    #[cold]
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoVi => Self::InvalidHandle("VI"),
+            Refusal::Malformed(malformed) => malformed.into(),
+            Refusal::Full => Self::OutOfResources("the work queue is full"),
+            Refusal::NicFailed => Self::NicFailed,
+        }
+    }
 }
 
 /// A completed descriptor.
@@ -76,7 +110,7 @@ struct CacheAligned<T>(T);
 
 #[derive(Default)]
 struct ProducerEnd {
-    link: Mutex<Option<Link>>,
+    link: ShortLock<Option<Link>>,
     /// Descriptors linked so far; written under the lock.
     tail: AtomicU32,
     /// Whether the last post found the queue full; under the lock.
@@ -85,7 +119,7 @@ struct ProducerEnd {
 
 #[derive(Default)]
 struct ConsumerEnd {
-    link: Mutex<Option<Link>>,
+    link: ShortLock<Option<Link>>,
     /// Whose queue it is, as a number; 0 for nobody's. Written under the lock.
     owner: AtomicU64,
     /// Descriptors dequeued so far; written under the lock.
@@ -94,8 +128,8 @@ struct ConsumerEnd {
 
 /// The work queue's owner as `key` names it.
 #[inline]
-fn owner(link: &Option<Link>, key: Key) -> Result<&Link> {
-    link.as_ref().filter(|link| link.key == key).ok_or(Error::InvalidHandle("VI"))
+fn owner(link: &Option<Link>, key: Key) -> Result<&Link, Refusal> {
+    link.as_ref().filter(|link| link.key == key).ok_or(Refusal::NoVi)
 }
 
 impl WorkQueue {
@@ -143,25 +177,29 @@ impl WorkQueue {
     }
 
     /// Posts a descriptor whose memory has `handle`.
-    #[inline]
-    pub(crate) fn post(&self, key: Key, descriptor: RawDescriptor, handle: u32) -> Result<()> {
+    #[inline(always)]
+    pub(crate) fn post(&self, key: Key, descriptor: RawDescriptor, handle: u32) -> Result<(), Refusal> {
+        Native::prefetch_for_write(descriptor.as_ptr());
         let producer = self.producer.0.link.lock();
         let link = owner(&producer, key)?;
-        let context = &link.context;
+        let context = &*link.context;
         let tail = self.producer.0.tail.load(Ordering::Relaxed);
         if tail.wrapping_sub(self.head(Ordering::Acquire)) >= context.max_descriptors() {
             self.report_overrun(link, descriptor);
-            return Err(Error::OutOfResources("the work queue is full"));
+            return Err(Refusal::Full);
         }
         self.producer.0.overrun.store(false, Ordering::Relaxed);
-        let token = descriptor.prepare(link.vi, link.queue, handle, context.max_segments())?;
+        let token = descriptor.token(link.vi, link.queue, handle, context.max_segments())?;
         if link.has_cq {
             context.make_room_in_mcq();
         }
+        let reservation = context.reserve()?;
+        descriptor.clear();
         // Linked before it is posted: whoever learns of its completion finds it here.
         self.entry(tail).store(descriptor.as_ptr(), Ordering::Relaxed);
         self.producer.0.tail.store(tail.wrapping_add(1), Ordering::Release);
-        context.post(&token).inspect_err(|_| self.unlink(tail))
+        context.publish(reservation, &token);
+        Ok(())
     }
 
     /// The queue has no room for `descriptor`. Said once until a post finds room, as programs try again and again.
@@ -176,15 +214,6 @@ impl WorkQueue {
         }
     }
 
-    /// Takes back the descriptor linked last, which was not posted; under the producer's lock.
-    fn unlink(&self, tail: u32) {
-        let _consumer = self.consumer.0.link.lock();
-        // The context has failed, so that somebody may have dequeued it as flushed.
-        if self.head(Ordering::Relaxed) != tail.wrapping_add(1) {
-            self.producer.0.tail.store(tail, Ordering::Release);
-        }
-    }
-
     /// Whether the queue is `key`'s and no descriptor is on it. Takes no lock, as programs poll such queues millions of times.
     #[inline]
     fn is_empty_queue_of(&self, key: Key) -> bool {
@@ -194,8 +223,8 @@ impl WorkQueue {
     }
 
     /// Dequeues the oldest descriptor if it is complete.
-    #[inline]
-    pub(crate) fn done(&self, key: Key) -> Result<Poll<RawCompletion>> {
+    #[inline(always)]
+    pub(crate) fn done(&self, key: Key) -> Result<Poll<RawCompletion>, Refusal> {
         if self.is_empty_queue_of(key) {
             return Ok(Poll::Empty);
         }

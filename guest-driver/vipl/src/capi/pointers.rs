@@ -21,6 +21,7 @@ impl Handle {
         Self(std::ptr::without_provenance_mut(usize::try_from(value).unwrap_or_default()))
     }
 
+    #[inline]
     pub(crate) fn value(self) -> u64 {
         self.0.addr() as u64
     }
@@ -69,7 +70,14 @@ impl<T> Out<T> {
     #[cfg(test)]
     pub(crate) const NULL: Self = Self(std::ptr::null_mut());
 
+    /// The place, if there is one.
+    #[inline]
+    pub(crate) fn given(self) -> Option<Self> {
+        (!self.0.is_null()).then_some(self)
+    }
+
     /// Writes, if there is room.
+    #[inline]
     pub(crate) fn set(self, value: T) {
         if !self.0.is_null() {
             // SAFETY: C promises room for a T, aligned or not.

@@ -6,22 +6,23 @@ use crate::capi::vi::vi;
 use crate::capi::{entry_points, timeout};
 use crate::descriptor::{Queue, RawDescriptor};
 use crate::error::Result;
-use crate::work_queue::{Poll, RawCompletion};
+use crate::vi::ViId;
+use crate::work_queue::{Poll, RawCompletion, Refusal};
 
 entry_points! {
-    fn VipPostSend(ViHandle: Handle, Descriptor: DescriptorPtr, MemoryHandle: VipMemHandle) {
+    fn VipPostSend(ViHandle: Handle, Descriptor: DescriptorPtr, MemoryHandle: VipMemHandle) -> Refusal {
         post(ViHandle, Queue::Send, Descriptor, MemoryHandle)
     }
 
-    fn VipPostRecv(ViHandle: Handle, Descriptor: DescriptorPtr, MemoryHandle: VipMemHandle) {
+    fn VipPostRecv(ViHandle: Handle, Descriptor: DescriptorPtr, MemoryHandle: VipMemHandle) -> Refusal {
         post(ViHandle, Queue::Receive, Descriptor, MemoryHandle)
     }
 
-    fn VipSendDone(ViHandle: Handle, Descriptor: Out<DescriptorPtr>) {
+    fn VipSendDone(ViHandle: Handle, Descriptor: Out<DescriptorPtr>) -> Refusal {
         done(ViHandle, Queue::Send, Descriptor)
     }
 
-    fn VipRecvDone(ViHandle: Handle, Descriptor: Out<DescriptorPtr>) {
+    fn VipRecvDone(ViHandle: Handle, Descriptor: Out<DescriptorPtr>) -> Refusal {
         done(ViHandle, Queue::Receive, Descriptor)
     }
 
@@ -34,9 +35,14 @@ entry_points! {
     }
 }
 
-#[inline]
-fn post(handle: Handle, queue: Queue, descriptor: DescriptorPtr, memory: VipMemHandle) -> Result<VipReturn> {
-    let vi = vi(handle)?;
+#[inline(always)]
+fn post(
+    handle: Handle,
+    queue: Queue,
+    descriptor: DescriptorPtr,
+    memory: VipMemHandle,
+) -> Result<VipReturn, Refusal> {
+    let vi = ViId::from_value(handle.value())?;
     // SAFETY: C promises that the descriptor stays, and is let alone, until it is dequeued.
     let descriptor = unsafe { RawDescriptor::new(descriptor)? };
     vi.post(queue, descriptor, memory)?;
@@ -44,11 +50,11 @@ fn post(handle: Handle, queue: Queue, descriptor: DescriptorPtr, memory: VipMemH
 }
 
 /// The pointer is written in any case: programs look at nothing else.
-#[inline]
-fn done(handle: Handle, queue: Queue, place: Out<DescriptorPtr>) -> Result<VipReturn> {
-    let place = place.required()?;
+#[inline(always)]
+fn done(handle: Handle, queue: Queue, place: Out<DescriptorPtr>) -> Result<VipReturn, Refusal> {
+    let Some(place) = place.given() else { return Ok(VipReturn::INVALID_PARAMETER) };
     place.set(std::ptr::null_mut());
-    Ok(give(vi(handle)?.done(queue)?, place))
+    Ok(give(ViId::from_value(handle.value())?.done(queue)?, place))
 }
 
 fn wait(

@@ -80,7 +80,7 @@ pub(super) unsafe extern "C" fn VipSetUserData(ViHandle: Handle, Data: *mut c_vo
 /// The VI that a handle names.
 #[inline]
 pub(super) fn vi(handle: Handle) -> Result<ViId> {
-    ViId::from_value(handle.value())
+    Ok(ViId::from_value(handle.value())?)
 }
 
 fn from_c(attributes: &VipViAttributes) -> Result<ViAttributes> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Error;
+use crate::work_queue::Refusal;
 
 #[test]
 fn a_handle_does_not_name_the_next_object_in_its_place() {
@@ -15,7 +16,7 @@ fn a_handle_does_not_name_the_next_object_in_its_place() {
         let next = ViId::create(&context, &ATTRIBUTES, None, None).unwrap();
         assert_ne!(next, first);
         assert!(matches!(post(first, Queue::Receive, &mut descriptor), Err(Error::InvalidHandle(_))));
-        assert!(matches!(first.done(Queue::Send), Err(Error::InvalidHandle(_))));
+        assert_eq!(first.done(Queue::Send).err(), Some(Refusal::NoVi));
         assert!(matches!(first.destroy(), Err(Error::InvalidHandle(_))));
         next.destroy().unwrap();
     }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::descriptor::Queue;
+use crate::descriptor::{Queue, RawDescriptor};
 use crate::descriptor_pool::Descriptor;
 use crate::error::{Error, Result};
 use crate::vi::ViId;
-use crate::work_queue::{Poll, RawCompletion};
+use crate::work_queue::{Poll, RawCompletion, Refusal};
 
 /// A VI; disconnected and destroyed when dropped.
 #[derive(Debug)]
@@ -39,16 +39,10 @@ impl Vi {
     /// # Errors
     /// [`Error::Malformed`]; [`Error::OutOfResources`] when the queue is full; [`Error::NicFailed`].
     #[inline]
-    pub fn post(&self, queue: Queue, descriptor: Descriptor) -> std::result::Result<(), Box<PostFailure>> {
+    pub fn post(&self, queue: Queue, descriptor: Descriptor) -> Result<(), Box<PostFailure>> {
         let handle = descriptor.handle();
-        let raw = match descriptor.raw() {
-            Ok(raw) => raw,
-            Err(error) => return Err(Box::new(PostFailure { descriptor, error: error.into() })),
-        };
-        descriptor.give_away();
-        self.0
-            .post(queue, raw, handle)
-            .map_err(|error| Box::new(PostFailure { descriptor: take_back(raw), error }))
+        let raw = descriptor.give_away();
+        self.0.post(queue, raw, handle).map_err(|refusal| failure(raw, refusal))
     }
 
     /// Posts a descriptor to the send queue.
@@ -56,7 +50,7 @@ impl Vi {
     /// # Errors
     /// As [`post`](Self::post).
     #[inline]
-    pub fn post_send(&self, descriptor: Descriptor) -> std::result::Result<(), Box<PostFailure>> {
+    pub fn post_send(&self, descriptor: Descriptor) -> Result<(), Box<PostFailure>> {
         self.post(Queue::Send, descriptor)
     }
 
@@ -65,7 +59,7 @@ impl Vi {
     /// # Errors
     /// As [`post`](Self::post).
     #[inline]
-    pub fn post_receive(&self, descriptor: Descriptor) -> std::result::Result<(), Box<PostFailure>> {
+    pub fn post_receive(&self, descriptor: Descriptor) -> Result<(), Box<PostFailure>> {
         self.post(Queue::Receive, descriptor)
     }
 
@@ -96,6 +90,12 @@ impl Vi {
     }
 }
 
+#[cold]
+fn failure(raw: RawDescriptor, refusal: Refusal) -> Box<PostFailure> {
+    Box::new(PostFailure { descriptor: take_back(raw), error: refusal.into() })
+}
+
+#[inline]
 fn owned(found: Poll<RawCompletion>) -> Poll<Descriptor> {
     match found {
         Poll::Empty => Poll::Empty,
@@ -105,7 +105,8 @@ fn owned(found: Poll<RawCompletion>) -> Poll<Descriptor> {
 }
 
 #[expect(unsafe_code, reason = "descriptors are handed over by address")]
-fn take_back(raw: crate::descriptor::RawDescriptor) -> Descriptor {
+#[inline]
+fn take_back(raw: RawDescriptor) -> Descriptor {
     // SAFETY: on the queues of an owned VI there are only descriptors that `post` has given away, and each is dequeued once.
     unsafe { Descriptor::take_back(raw) }
 }

@@ -83,6 +83,10 @@ impl RawCompletion {
 /// are complete, their lines move while the program works on those before.
 const AHEAD: u32 = 4;
 
+/// Descriptors dequeued since one was found that is not complete, before those behind are fetched: who is close behind the card would
+/// fetch lines from it that it is about to write to.
+const BACKLOG: u32 = 2 * AHEAD;
+
 const RING: usize = MAX_DESCRIPTORS_PER_QUEUE as usize;
 const _: () = assert!(RING.is_power_of_two());
 
@@ -124,6 +128,8 @@ struct ConsumerEnd {
     owner: AtomicU64,
     /// Descriptors dequeued so far; written under the lock.
     head: AtomicU32,
+    /// Descriptors dequeued since one was found that is not complete; under the lock.
+    in_a_row: AtomicU32,
 }
 
 /// The work queue's owner as `key` names it.
@@ -242,10 +248,18 @@ impl WorkQueue {
                 descriptor.finish(flushed);
                 flushed
             }
-            None => return Ok(Poll::NotDone),
+            None => {
+                self.consumer.0.in_a_row.store(0, Ordering::Relaxed);
+                return Ok(Poll::NotDone);
+            }
         };
         self.consumer.0.head.store(head.wrapping_add(1), Ordering::Release);
-        self.prefetch(head.wrapping_add(AHEAD));
+        let in_a_row = self.consumer.0.in_a_row.load(Ordering::Relaxed);
+        if in_a_row >= BACKLOG {
+            self.prefetch(head.wrapping_add(AHEAD));
+        } else {
+            self.consumer.0.in_a_row.store(in_a_row + 1, Ordering::Relaxed);
+        }
         Ok(Poll::Done(RawCompletion { descriptor, status }))
     }
 

@@ -11,7 +11,7 @@ use vm_memory::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::shared::{AllAtomic, View};
+use crate::shared::{AllAtomic, Single, View};
 
 /// A range of guest-physical addresses that is not (whole) guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -84,6 +84,16 @@ impl GuestMemory {
         let bytes = len.saturating_mul(size_of::<T>());
         let slice = self.slice(Range { address, length: bytes })?;
         View::new(&slice, len, self.map.clone()).ok_or(NotMemory { address, length: bytes })
+    }
+
+    /// A view of a single `T` at `address`.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view).
+    pub fn single<T: AllAtomic>(&self, address: u64) -> Result<Single<T>, NotMemory> {
+        let length = size_of::<T>();
+        let slice = self.slice(Range { address, length })?;
+        Single::new(&slice, self.map.clone()).ok_or(NotMemory { address, length })
     }
 
     /// Copies a `T` out.

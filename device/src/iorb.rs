@@ -89,9 +89,31 @@ impl Iorb {
         }
     }
 
+    /// The IORB of an inline descriptor that is a send or a receive with one segment, and nothing else. `None`: it is
+    /// something for [`from_inline`](Self::from_inline).
+    #[must_use]
+    #[inline(always)]
+    pub fn plain(queue: WorkQueue, address: u64, location: Location, body: &InlineBody) -> Option<Self> {
+        if body.control & !Control::IMMEDIATE.bits() != Operation::SEND_RECEIVE.0 || body.segment_count != 1 {
+            return None;
+        }
+        let (work, has_immediate) = match queue {
+            WorkQueue::Send => (Work::Send, body.control != Operation::SEND_RECEIVE.0),
+            WorkQueue::Receive => (Work::Receive, false),
+        };
+        Some(Self {
+            work,
+            descriptor: DescriptorAddress { address, handle: body.descriptor_handle },
+            location,
+            segments: SmallVec::from_buf_and_len(body.segments, 1),
+            length: body.segments[0].length,
+            immediate: has_immediate.then_some(body.immediate),
+            fault: None,
+        })
+    }
+
     /// The IORB of an inline descriptor.
     #[must_use]
-    #[inline]
     pub fn from_inline(queue: WorkQueue, address: u64, location: Location, body: &InlineBody) -> Self {
         let descriptor = DescriptorAddress { address, handle: body.descriptor_handle };
         let segments =

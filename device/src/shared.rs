@@ -110,6 +110,28 @@ impl<T: AllAtomic> Deref for View<T> {
     }
 }
 
+/// A single `T` in shared memory.
+#[derive(Debug)]
+pub struct Single<T: AllAtomic>(View<T>);
+
+impl<T: AllAtomic> Single<T> {
+    /// As [`View::new`], of one element.
+    #[must_use]
+    pub fn new(slice: &VolatileSlice<'_>, mapping: Guard) -> Option<Self> {
+        View::new(slice, 1, mapping).map(Self)
+    }
+}
+
+impl<T: AllAtomic> Deref for Single<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: as for a view, which this is one of, with one element.
+        unsafe { self.0.start.as_ref() }
+    }
+}
+
 impl<T: AllAtomic> std::fmt::Debug for View<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "View({:p}, {})", self.start, self.len)

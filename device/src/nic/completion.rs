@@ -15,6 +15,9 @@ use crate::nic::shadow_mrt::{ProtectionFault, Rights};
 use crate::nic::{Core, vi};
 use crate::vito::frame::Ranges;
 
+/// Bytes of a control segment.
+pub(super) const CONTROL_BYTES: u32 = 32;
+
 /// How a descriptor ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
@@ -141,7 +144,7 @@ impl Core {
         rights: Rights,
         descriptor: DescriptorAddress,
     ) -> Result<u64, ProtectionFault> {
-        let what = (descriptor.address, descriptor.handle, 32);
+        let what = (descriptor.address, descriptor.handle, CONTROL_BYTES);
         let address = match self.resolve_piece(rights, what)? {
             Some(address) => address,
             None => self.look_up_descriptor(rights, what)?,
@@ -253,15 +256,15 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// How far back a word is looked for before it is added: what one VI or one completion queue completes in a row is
-    /// looked at once.
-    const ROW: usize = 4;
-
+    /// What is asked for again in a row is looked at once: a queue that much is completed on, or the two that messages of this
+    /// card to itself go from and to.
     #[inline]
     fn ask(&mut self, context: u16, word: u32) {
         let waiter = Waiter { context, word };
-        if !self.words.iter().rev().take(Self::ROW).any(|asked| *asked == waiter) {
-            self.words.push(waiter);
+        match self.words[..] {
+            [.., last] if last == waiter => {}
+            [.., before, _] if before == waiter => {}
+            _ => self.words.push(waiter),
         }
     }
 }

@@ -11,7 +11,7 @@ use vianic_abi::{MAX_CQ, MAX_VI};
 use crate::guest_memory::{GuestMemory, NotMemory};
 use crate::nic::pacing::{Limits, Pacing};
 use crate::nic::vi::Vi;
-use crate::shared::View;
+use crate::shared::{Single, View};
 
 /// Completions that a context's full MCQ may hold back before the context fails.
 const MAX_BACKLOG: usize = 1 << 16;
@@ -32,9 +32,9 @@ pub struct Layout {
 /// The two queues, in guest RAM.
 #[derive(Debug)]
 struct Queues {
-    token_header: View<Header>,
+    token_header: Single<Header>,
     token_slots: View<Slot>,
-    mcq_header: View<McqHeader>,
+    mcq_header: Single<McqHeader>,
     mcq_slots: View<McqSlot>,
 }
 
@@ -49,10 +49,10 @@ impl Queues {
         }
         let after = |address: u64, bytes: usize| address.checked_add(bytes as u64).ok_or(bad(address));
         Ok(Self {
-            token_header: memory.view(layout.token_table, 1)?,
+            token_header: memory.single(layout.token_table)?,
             token_slots: memory
                 .view(after(layout.token_table, HEADER_SIZE)?, 1 << layout.token_table_log2)?,
-            mcq_header: memory.view(layout.mcq, 1)?,
+            mcq_header: memory.single(layout.mcq)?,
             mcq_slots: memory.view(after(layout.mcq, MCQ_HEADER_SIZE)?, 1 << layout.mcq_log2)?,
         })
     }
@@ -114,7 +114,7 @@ impl Context {
     /// The Token Table and the card's end of it.
     #[inline]
     pub fn token_table(&mut self) -> (TokenTable<'_>, &mut Acceptor) {
-        (TokenTable::new(&self.queues.token_header[0], &self.queues.token_slots), &mut self.acceptor)
+        (TokenTable::new(&self.queues.token_header, &self.queues.token_slots), &mut self.acceptor)
     }
 
     /// Puts a completion into the MCQ, behind those that wait for room. `Err`: the owner broke the rules.
@@ -124,7 +124,7 @@ impl Context {
     #[inline]
     pub fn report(&mut self, completion: Completion) -> Result<Reported, &'static str> {
         if self.backlog.is_empty() {
-            let mcq = Mcq::new(&self.queues.mcq_header[0], &self.queues.mcq_slots);
+            let mcq = Mcq::new(&self.queues.mcq_header, &self.queues.mcq_slots);
             match self.producer.push(mcq, &completion) {
                 Ok(()) => return Ok(Reported::InQueue),
                 Err(PushError::Corrupt) => return Err("its MCQ's counter is corrupt"),
@@ -146,7 +146,7 @@ impl Context {
     pub fn flush_backlog(&mut self) -> Result<Vec<Completion>, &'static str> {
         let mut moved = Vec::new();
         while let Some(completion) = self.backlog.front() {
-            let mcq = Mcq::new(&self.queues.mcq_header[0], &self.queues.mcq_slots);
+            let mcq = Mcq::new(&self.queues.mcq_header, &self.queues.mcq_slots);
             match self.producer.push(mcq, completion) {
                 Ok(()) => moved.extend(self.backlog.pop_front()),
                 Err(PushError::Full) => break,

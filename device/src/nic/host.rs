@@ -9,7 +9,7 @@ use vianic_abi::sync::Native;
 
 use crate::guest_memory::{GuestMemory, NotMemory};
 use crate::nic::memory::{ShadowSlot, usize_of};
-use crate::shared::View;
+use crate::shared::{Single, View};
 
 /// A chunk of the MRT in guest RAM.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl MrtChunk {
 pub struct Host {
     memory: GuestMemory,
     mdl_insert_address: u64,
-    mdl_insert: View<AtomicU32>,
+    mdl_insert: Single<AtomicU32>,
     mrt: Vec<Option<MrtChunk>>,
 }
 
@@ -40,7 +40,7 @@ impl Host {
     /// If the MDL_Insert counter is not in guest RAM.
     pub fn new(memory: GuestMemory, request: &AttachRequest) -> Result<Self, NotMemory> {
         Ok(Self {
-            mdl_insert: memory.view(request.mdl_insert, 1)?,
+            mdl_insert: memory.single(request.mdl_insert)?,
             mdl_insert_address: request.mdl_insert,
             mrt: (0..MRT_MAX_CHUNKS).map(|_| None).collect(),
             memory,
@@ -59,7 +59,7 @@ impl Host {
     /// # Errors
     /// If something that the Kernel Agent keeps for the card is no longer in guest RAM.
     pub fn remap(&mut self, memory: GuestMemory) -> Result<(), NotMemory> {
-        self.mdl_insert = memory.view(self.mdl_insert_address, 1)?;
+        self.mdl_insert = memory.single(self.mdl_insert_address)?;
         for chunk in self.mrt.iter_mut().flatten() {
             *chunk = MrtChunk::new(&memory, chunk.address)?;
         }
@@ -71,7 +71,7 @@ impl Host {
     #[inline]
     #[must_use]
     pub fn mdl_insert(&self) -> &AtomicU32 {
-        &self.mdl_insert[0]
+        &self.mdl_insert
     }
 
     /// Takes a chunk of the MRT. `false`: it is not whole in guest RAM, there already, or beyond the table.

@@ -41,7 +41,7 @@ pub struct DeregistrationList {
 
 impl DeregistrationList {
     /// Forgets all registrations whose handles the Kernel Agent has put in, so that what is still known may be trusted.
-    #[inline]
+    #[inline(always)]
     pub fn forget(&mut self, nic_memory: &NicMemory, host: &Host, why: Drain) {
         if self.drainer.is_behind(host.mdl_insert()) {
             self.forget_waiting(nic_memory, host, why);

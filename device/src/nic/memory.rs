@@ -18,7 +18,7 @@ use vianic_abi::nic_memory::{
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory as _};
 use zerocopy::IntoBytes as _;
 
-use crate::shared::View;
+use crate::shared::{AllAtomic, Single, View};
 
 /// A slot of the shadow MRT: an MRT entry as words.
 pub type ShadowSlot = [AtomicU64; MRT_ENTRY_WORDS];
@@ -34,8 +34,8 @@ const COUNTERS: usize = Counters::NAMES.len();
 pub struct NicMemory {
     file: File,
     registers: View<AtomicU32>,
-    counters: View<[AtomicU64; COUNTERS]>,
-    shadow: View<[ShadowSlot; SHADOW_SLOTS]>,
+    counters: Single<[AtomicU64; COUNTERS]>,
+    shadow: Single<[ShadowSlot; SHADOW_SLOTS]>,
     requests: Vec<View<AtomicU32>>,
     mdl: View<AtomicU32>,
 }
@@ -57,8 +57,8 @@ impl NicMemory {
         );
         Ok(Self {
             registers: view(&map, 0, size_of::<Registers>() / 4)?,
-            counters: view(&map, COUNTERS_OFFSET, 1)?,
-            shadow: view(&map, SHADOW_MRT_OFFSET, 1)?,
+            counters: single(&map, COUNTERS_OFFSET)?,
+            shadow: single(&map, SHADOW_MRT_OFFSET)?,
             requests: (0..MAX_CONTEXTS)
                 .map(|context| view(&map, REGISTERS_SIZE + nra_offset(context), usize_of(NRA_WORDS)))
                 .collect::<io::Result<_>>()?,
@@ -108,25 +108,20 @@ impl NicMemory {
     #[inline]
     #[must_use]
     pub fn shadow(&self) -> &[ShadowSlot; SHADOW_SLOTS] {
-        &self.shadow[0]
-    }
-
-    #[inline(always)]
-    fn counter_words(&self) -> &[AtomicU64; COUNTERS] {
-        &self.counters[0]
+        &self.shadow
     }
 
     /// Adds to a counter. The engine's thread is the only writer.
     #[inline]
     pub fn count(&self, counter: Counter, more: u64) {
-        let word = &self.counter_words()[counter as usize];
+        let word = &self.counters[counter as usize];
         word.store(word.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
     /// Raises a high-water mark.
     #[inline]
     pub fn count_max(&self, counter: Counter, value: u64) {
-        let word = &self.counter_words()[counter as usize];
+        let word = &self.counters[counter as usize];
         if word.load(Relaxed) < value {
             word.store(value, Relaxed);
         }
@@ -136,7 +131,7 @@ impl NicMemory {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
-        for (value, word) in counters.as_mut_bytes().chunks_exact_mut(8).zip(self.counter_words()) {
+        for (value, word) in counters.as_mut_bytes().chunks_exact_mut(8).zip(self.counters.iter()) {
             value.copy_from_slice(&word.load(Relaxed).to_le_bytes());
         }
         counters
@@ -144,13 +139,18 @@ impl NicMemory {
 
     /// Zeroes the counters.
     pub fn clear_counters(&self) {
-        for word in self.counter_words() {
+        for word in self.counters.iter() {
             word.store(0, Relaxed);
         }
     }
 }
 
-fn view<T: crate::shared::AllAtomic>(map: &Arc<MmapRegion>, offset: u64, len: usize) -> io::Result<View<T>> {
+fn single<T: AllAtomic>(map: &Arc<MmapRegion>, offset: u64) -> io::Result<Single<T>> {
+    let slice = map.get_slice(usize_of(offset), size_of::<T>()).map_err(io::Error::other)?;
+    Single::new(&slice, map.clone()).ok_or_else(|| io::Error::other("NIC memory is not aligned"))
+}
+
+fn view<T: AllAtomic>(map: &Arc<MmapRegion>, offset: u64, len: usize) -> io::Result<View<T>> {
     let slice = map.get_slice(usize_of(offset), len * size_of::<T>()).map_err(io::Error::other)?;
     View::new(&slice, len, map.clone()).ok_or_else(|| io::Error::other("NIC memory is not aligned"))
 }

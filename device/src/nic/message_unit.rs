@@ -9,11 +9,13 @@ use zerocopy::IntoBytes as _;
 
 use crate::guest_memory::NotMemory;
 use crate::iorb::{DescriptorAddress, Iorb, Location, Segments, WorkQueue, indirect_segments, is_aligned};
-use crate::nic::completion::{Outcome, ViNumber};
+use crate::nic::completion::{CONTROL_BYTES, Outcome, ViNumber};
+use crate::nic::context::Context;
 use crate::nic::mdl::Drain;
+use crate::nic::memory::usize_of;
 use crate::nic::pacing::{Patience, Poll};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
-use crate::nic::vi::{Admission, ViState};
+use crate::nic::vi::{Refusal, Vi, ViState};
 use crate::nic::{Card, Core};
 use crate::vito::frame::Ranges;
 use vianic_abi::descriptor::DescriptorStatus;
@@ -35,7 +37,7 @@ impl Card {
             };
             let poll =
                 if self.primary_loop(number) > 0 { Poll::Busy } else { self.rest(number, now, patience) };
-            let polled = |context: &crate::nic::context::Context| context.polled;
+            let polled = |context: &Context| context.polled;
             if self.contexts[usize::from(number)].as_ref().is_some_and(polled) {
                 self.polled.push_back(number);
             }
@@ -93,13 +95,17 @@ impl Card {
             return 0;
         };
         let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
         let asked = context.pacing.batch();
-        self.core.copy_entries(context, asked, &mut batch);
-        let found = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let mut tokens = self.core.copy_entries(context, asked, &mut batch);
+        let found = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         context.pacing.copied(found);
-        for token in &batch {
-            self.handle(number, token);
+        while !tokens.is_empty() {
+            let accepted = self.accept_plain(number, tokens);
+            tokens = &tokens[accepted..];
+            if let Some((token, rest)) = tokens.split_first() {
+                self.handle(number, token);
+                tokens = rest;
+            }
         }
         self.batch = batch;
         if let Some(context) = self.contexts[usize::from(number)].as_mut().filter(|_| found > 0) {
@@ -107,6 +113,18 @@ impl Card {
             acceptor.publish(table);
         }
         found
+    }
+
+    /// Accepts entries as long as they are what most are, with every thing looked up once. How many.
+    #[inline]
+    fn accept_plain(&mut self, number: u16, tokens: &[Token]) -> usize {
+        let Some(context) =
+            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
+        else {
+            return 0;
+        };
+        let accept = |token: &&Token| self.core.accept_plain(context, number, token).is_some();
+        tokens.iter().take_while(accept).count()
     }
 
     /// Accepts everything that `context` has posted until now, so that what comes next comes after it.
@@ -158,88 +176,123 @@ impl Card {
             return;
         };
         let vi_number = ViNumber { context: number, vi: token.vi };
-        let queue = if token.flags & TOKEN_RECEIVE != 0 { WorkQueue::Receive } else { WorkQueue::Send };
+        let queue = queue_of(token);
         let Some(vi) = context.vi(token.vi) else {
             return self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
         };
-        let rights = Rights::local(number, vi.ptag);
-        let admission = if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
-            let body: &InlineBody = token.body_ref();
-            // The registration of the descriptor's region is fetched now: the completion goes there.
-            self.core
-                .locate(rights, token.descriptor, body.descriptor_handle)
-                .map(|location| vi.admit(queue, Iorb::from_inline(queue, token.descriptor, location, body)))
-        } else {
-            self.core.indirect_iorb(rights, queue, token).map(|iorb| vi.admit(queue, iorb))
+        let Ok(iorb) = self.core.build_iorb(Rights::local(number, vi.ptag), queue, token) else {
+            // It cannot even be completed: there is nowhere to write to.
+            let connected = matches!(vi.state, ViState::Connected(_));
+            self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
+            if connected {
+                self.fail_vi(vi_number, ErrorCode::CONN_LOST);
+            }
+            return;
         };
-        match admission {
-            Ok(Admission::Queued) if queue == WorkQueue::Receive => {}
-            // To where Vito takes it from.
-            Ok(Admission::Queued) => {
-                if !std::mem::replace(&mut vi.ready, true) {
-                    self.core.ready.push_back(vi_number);
+        match vi.admit(queue) {
+            Ok(work_queue) => {
+                work_queue.push_back(iorb);
+                if queue == WorkQueue::Send {
+                    self.core.has_something_to_send(vi, vi_number);
                 }
             }
-            Ok(Admission::Flushed(iorb)) => {
+            Err(Refusal::Flushed) => {
                 let flushed = Outcome::error(DescriptorStatus::FLUSHED_ERROR);
                 self.core.complete(context, vi_number, &iorb, flushed);
             }
-            Ok(Admission::Overrun) => {
+            Err(Refusal::Overrun) => {
                 self.core.report_error(context, vi_number, ErrorCode::VI_OVERRUN, token.descriptor);
                 self.fail_vi(vi_number, ErrorCode::CONN_LOST);
-            }
-            Err(ProtectionFault) => {
-                // It cannot even be completed: there is nowhere to write to.
-                let connected = matches!(vi.state, ViState::Connected(_));
-                self.core.report_error(context, vi_number, ErrorCode::POST_DESC, token.descriptor);
-                if connected {
-                    self.fail_vi(vi_number, ErrorCode::CONN_LOST);
-                }
             }
         }
     }
 }
 
+/// The work queue that a token is for.
+#[inline]
+fn queue_of(token: &Token) -> WorkQueue {
+    if token.flags & TOKEN_RECEIVE != 0 { WorkQueue::Receive } else { WorkQueue::Send }
+}
+
 impl Core {
     /// Copies up to `limit` entries from the Post_Array.
-    fn copy_entries(&self, context: &mut crate::nic::context::Context, limit: u32, batch: &mut Vec<Token>) {
+    #[inline]
+    fn copy_entries<'a>(&self, context: &mut Context, limit: u32, batch: &'a mut Vec<Token>) -> &'a [Token] {
         self.memory.count(Counter::polls, 1);
-        let (table, acceptor) = context.token_table();
-        for _ in 0..limit {
-            match acceptor.next(table) {
-                Some(token) => batch.push(token),
-                None => break,
-            }
+        let limit = usize_of(limit);
+        if batch.len() < limit {
+            batch.resize(limit, Token::default());
         }
-        if !batch.is_empty() {
+        let (table, acceptor) = context.token_table();
+        let found = acceptor.copy(table, &mut batch[..limit]);
+        let tokens = &batch[..found];
+        if found > 0 {
             self.memory.count(Counter::batches, 1);
-            self.memory.count_max(Counter::batch_high_water, batch.len() as u64);
+            self.memory.count_max(Counter::batch_high_water, found as u64);
+        }
+        tokens
+    }
+
+    /// Accepts an entry with an inline descriptor that is a send or a receive with one segment. `None`: it is something else, or
+    /// something is in the way, and nothing has been changed.
+    #[inline(always)]
+    fn accept_plain(&mut self, context: &mut Context, number: u16, token: &Token) -> Option<()> {
+        if token.kind != TokenKind::INLINE_DESCRIPTOR.0 || !is_aligned(token.descriptor) {
+            return None;
+        }
+        let vi = context.vi(token.vi)?;
+        let queue = queue_of(token);
+        let rights = Rights::local(number, vi.ptag);
+        let body: &InlineBody = token.body_ref();
+        let what = (token.descriptor, body.descriptor_handle, CONTROL_BYTES);
+        let address = self.resolve_piece(rights, what).ok()??;
+        // The application wrote it last, and the completion goes there.
+        self.host.memory().prefetch_for_write(address);
+        let location = Location { address, epoch: self.shadow.epoch() };
+        let iorb = Iorb::plain(queue, token.descriptor, location, body)?;
+        vi.admit(queue).ok()?.push_back(iorb);
+        if queue == WorkQueue::Send {
+            self.has_something_to_send(vi, ViNumber { context: number, vi: token.vi });
+        }
+        self.memory.count(Counter::tokens_inline, 1);
+        Some(())
+    }
+
+    /// Vito takes it from there.
+    #[inline]
+    fn has_something_to_send(&mut self, vi: &mut Vi, number: ViNumber) {
+        if !std::mem::replace(&mut vi.ready, true) {
+            self.ready.push_back(number);
         }
     }
 
+    /// Builds the IORB that represents the descriptor of `token`.
+    fn build_iorb(
+        &mut self,
+        rights: Rights,
+        queue: WorkQueue,
+        token: &Token,
+    ) -> Result<Iorb, ProtectionFault> {
+        if token.kind == TokenKind::INLINE_DESCRIPTOR.0 {
+            let body: &InlineBody = token.body_ref();
+            // The registration of the descriptor's region is fetched now: the completion goes there.
+            let location = self.locate(rights, token.descriptor, body.descriptor_handle)?;
+            return Ok(Iorb::from_inline(queue, token.descriptor, location, body));
+        }
+        let body: IndirectBody = token.body();
+        let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
+        let location = self.locate(rights, descriptor.address, descriptor.handle)?;
+        let (control, segments) = self.copy_descriptor(rights, descriptor, location)?;
+        Ok(Iorb::from_indirect(queue, (descriptor, location), &control, segments))
+    }
+
     /// Finds a descriptor that is posted.
-    #[inline]
     fn locate(&mut self, rights: Rights, address: u64, handle: u32) -> Result<Location, ProtectionFault> {
         if !is_aligned(address) {
             return Err(ProtectionFault);
         }
         let address = self.descriptor_address(rights, DescriptorAddress { address, handle })?;
         Ok(Location { address, epoch: self.shadow.epoch() })
-    }
-
-    /// Builds the IORB of a descriptor that the token only points to.
-    #[inline(never)]
-    fn indirect_iorb(
-        &mut self,
-        rights: Rights,
-        queue: WorkQueue,
-        token: &Token,
-    ) -> Result<Iorb, ProtectionFault> {
-        let body: IndirectBody = token.body();
-        let descriptor = DescriptorAddress { address: token.descriptor, handle: body.descriptor_handle };
-        let location = self.locate(rights, descriptor.address, descriptor.handle)?;
-        let (control, segments) = self.copy_descriptor(rights, descriptor, location)?;
-        Ok(Iorb::from_indirect(queue, (descriptor, location), &control, segments))
     }
 
     /// Copies an indirect descriptor from the application's memory, once.
@@ -249,7 +302,6 @@ impl Core {
         descriptor: DescriptorAddress,
         location: Location,
     ) -> Result<(ControlSegment, Segments), ProtectionFault> {
-        const CONTROL_BYTES: u32 = 32;
         let control: ControlSegment =
             self.host.memory().read(location.address).map_err(|NotMemory { .. }| ProtectionFault)?;
         let mut segments: Segments = smallvec::smallvec![Segment::default(); indirect_segments(&control)];

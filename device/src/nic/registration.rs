@@ -38,7 +38,7 @@ impl<'a> Registration<'a> {
     }
 
     /// Whether `rights` reach `length` bytes at `address` of the region.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check(&self, rights: Rights, address: u64, length: u32) -> Result<(), ProtectionFault> {
         let [_handle, ptag]: [u32; 2] = zerocopy::transmute!(word!(self, handle));
         let [context, access, _page_shift, _]: [u16; 4] = zerocopy::transmute!(word!(self, context));

@@ -41,13 +41,11 @@ pub enum ViState {
     Error,
 }
 
-/// What becomes of a descriptor that is posted.
-#[derive(Debug)]
-pub enum Admission {
-    /// It is on its work queue.
-    Queued,
+/// Why a descriptor that is posted does not go to its work queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
     /// It completes at once as flushed.
-    Flushed(Box<Iorb>),
+    Flushed,
     /// Its work queue is full.
     Overrun,
 }
@@ -126,20 +124,17 @@ impl Vi {
         }
     }
 
-    /// Takes in a descriptor that is posted, if its state and its room allow.
+    /// Where a descriptor that is posted goes, if the VI's state and the queue's room allow.
     #[inline(always)]
-    pub fn admit(&mut self, queue: WorkQueue, iorb: Iorb) -> Admission {
+    pub fn admit(&mut self, queue: WorkQueue) -> Result<&mut VecDeque<Iorb>, Refusal> {
         let (queue, kept) = match queue {
             WorkQueue::Send => (&mut self.send, matches!(self.state, ViState::Connected(_))),
             WorkQueue::Receive => (&mut self.receive, !matches!(self.state, ViState::Error)),
         };
-        if queue.len() >= usize_of(MAX_DESCRIPTORS_PER_QUEUE) {
-            Admission::Overrun
-        } else if kept {
-            queue.push_back(iorb);
-            Admission::Queued
-        } else {
-            Admission::Flushed(Box::new(iorb))
+        match kept {
+            _ if queue.len() >= usize_of(MAX_DESCRIPTORS_PER_QUEUE) => Err(Refusal::Overrun),
+            true => Ok(queue),
+            false => Err(Refusal::Flushed),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::nic::completion::ViNumber;
 use crate::nic::transfer::turn_budget;
 use crate::port::faults::{Fault, Faults, Plan};
 use crate::vito::frame::{
-    Condition, ConnectOutcome, ControlFrame, DataFrame, Delivery, Frame, NicAddress, PeerRequest,
+    Condition, ConnectOutcome, ControlFrame, DataFrame, Delivery, Frame, NicAddress, Parcel, PeerRequest,
     ReadRequest, ReadResponse, Slice,
 };
 
@@ -49,6 +49,36 @@ impl Port {
         match &mut self.occupant {
             Occupant::Running(card) => Some(card),
             Occupant::Paused(_) | Occupant::Empty => None,
+        }
+    }
+}
+
+/// The cards at the two ends of a connection.
+enum Ends<'a> {
+    /// It is one card.
+    Same(&'a mut Card),
+    /// They are two.
+    Two {
+        /// The one that sends.
+        from: &'a mut Card,
+        /// The one that receives.
+        to: &'a mut Card,
+    },
+}
+
+impl Ends<'_> {
+    #[inline]
+    fn from(&mut self) -> &mut Card {
+        match self {
+            Self::Same(card) | Self::Two { from: card, .. } => card,
+        }
+    }
+
+    #[inline]
+    fn place(&mut self, parcel: &Parcel) -> Option<()> {
+        match self {
+            Self::Same(card) => card.place_parcel(parcel, None),
+            Self::Two { from, to } => to.place_parcel(parcel, Some(from.guest_memory())),
         }
     }
 }
@@ -233,38 +263,54 @@ impl Switch {
     /// Sends from one VI until it has nothing more or its budget is used up.
     fn transmit(&mut self, port: usize, number: ViNumber) {
         let mut budget = turn_budget();
-        let mut last = port;
-        while budget > 0 {
-            let moved = match self.carry_parcel((port, number), &mut last) {
-                Some(moved) => moved,
-                None => match self.carry_frame(port, number) {
-                    Some(moved) => moved,
-                    None => return,
-                },
-            };
-            budget = budget.saturating_sub(MESSAGE_COST + moved);
+        loop {
+            self.carry_parcels(port, number, &mut budget);
+            if budget == 0 {
+                break;
+            }
+            match self.carry_frame(port, number) {
+                Some(moved) => spend(&mut budget, moved),
+                None => return,
+            }
         }
         if let Some(card) = self.running(port) {
             card.make_ready(number);
         }
     }
 
-    /// Carries the next message of the VI at `from`, if it is one in one piece, its receiver waits for it and the link does
-    /// nothing to it. How many bytes it has. `last` is the port where the last one went.
-    #[inline]
-    fn carry_parcel(&mut self, (port, number): (usize, ViNumber), last: &mut usize) -> Option<usize> {
-        let from = &mut self.ports[port];
-        if from.faults.is_some() {
-            return None;
+    /// Carries messages of a VI as long as they are in one piece, their receivers wait for them, the link does nothing to them and the
+    /// budget lasts.
+    fn carry_parcels(&mut self, port: usize, number: ViNumber, budget: &mut usize) {
+        if self.ports[port].faults.is_some() {
+            return;
         }
-        let parcel = from.card()?.next_parcel(number)?;
-        if self.ports[*last].address != parcel.to.nic {
-            *last = self.locate(parcel.to.nic)?;
+        let Some(mut parcel) = self.ports[port].card().and_then(|card| card.next_parcel(number)) else {
+            return;
+        };
+        let Some(to) = self.locate(parcel.to.nic) else { return };
+        let Some(mut ends) = self.ends(port, to) else { return };
+        while ends.place(&parcel).is_some() {
+            ends.from().parcel_placed(number, &parcel);
+            spend(budget, parcel.bytes.length);
+            if *budget == 0 {
+                return;
+            }
+            // A VI has one peer: the next one goes the same way.
+            match ends.from().next_parcel(number) {
+                Some(next) => parcel = next,
+                None => return,
+            }
         }
-        let (card, source) = self.card_and_source(*last, port)?;
-        card.place_parcel(&parcel, source)?;
-        self.ports[port].card()?.parcel_placed(number, &parcel)?;
-        Some(parcel.bytes.length)
+    }
+
+    /// The cards at work in two ports, or in one.
+    fn ends(&mut self, from: usize, to: usize) -> Option<Ends<'_>> {
+        if from == to {
+            return self.ports[from].card().map(Ends::Same);
+        }
+        self.wake(to);
+        let [from, to] = self.ports.get_disjoint_mut([from, to]).ok()?;
+        Some(Ends::Two { from: from.card()?, to: to.card()? })
     }
 
     /// Carries the next frame of a VI. How many bytes it moves; `None`: there is no frame, or its receiver's card is paused.
@@ -425,4 +471,10 @@ impl Switch {
             self.wake(n);
         }
     }
+}
+
+/// A message of `moved` bytes has used some of a budget.
+#[inline]
+fn spend(budget: &mut usize, moved: usize) {
+    *budget = budget.saturating_sub(MESSAGE_COST + moved);
 }

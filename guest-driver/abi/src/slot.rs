@@ -48,15 +48,22 @@ impl<const N: usize, A: Atomics> Slot<N, A> {
     /// Copies entry `index` if it is there: once, so that what is validated later is what is used.
     #[inline(always)]
     pub(crate) fn copy(&self, index: u32) -> Option<[u64; N]> {
+        let mut words = [0; N];
+        self.copy_to(index, &mut words).then_some(words)
+    }
+
+    /// As [`copy`](Self::copy), to where the entry is wanted. Whether it is there.
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, index: u32, words: &mut [u64; N]) -> bool {
         let head = self.words[0].load(Acquire);
         if sequence_of(head) != index {
-            return None;
+            return false;
         }
-        let mut words = [head; N];
+        words[0] = head;
         for (word, shared) in words.iter_mut().zip(&self.words).skip(1) {
             *word = shared.load(Relaxed);
         }
-        Some(words)
+        true
     }
 }
 

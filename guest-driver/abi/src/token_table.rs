@@ -271,10 +271,26 @@ impl Acceptor {
     /// Copies the next entry if it is valid. The slot stays the NIC's until [`publish`](Self::publish).
     #[inline]
     pub fn next<A: Atomics>(&mut self, table: TokenTable<'_, A>) -> Option<Token> {
-        let index = self.last_accepted.wrapping_add(1);
-        let words = table.slot(index).copy(index)?;
+        let mut token = Token::default();
+        (self.copy(table, core::slice::from_mut(&mut token)) == 1).then_some(token)
+    }
+
+    /// Copies the next entries that are valid, as far as there is room for them. How many. Their slots stay the NIC's until
+    /// [`publish`](Self::publish).
+    #[inline]
+    pub fn copy<A: Atomics>(&mut self, table: TokenTable<'_, A>, tokens: &mut [Token]) -> usize {
+        let mut index = self.last_accepted;
+        let mut copied = 0;
+        for token in tokens {
+            let next = index.wrapping_add(1);
+            if !table.slot(next).copy_to(next, zerocopy::transmute_mut!(token)) {
+                break;
+            }
+            index = next;
+            copied += 1;
+        }
         self.last_accepted = index;
-        Some(zerocopy::transmute!(words))
+        copied
     }
 
     /// Whether the next entry is there.

@@ -270,11 +270,31 @@ pub struct ContextParts {
     pub doorbell: Doorbell,
 }
 
+/// The Token Table in its mapping, checked once: every message is posted to it.
+#[derive(Debug)]
+struct CheckedTable {
+    header: NonNull<Header>,
+    slots: NonNull<[Slot]>,
+}
+
+// SAFETY: what they point to are atomics.
+unsafe impl Send for CheckedTable {}
+// SAFETY: as above.
+unsafe impl Sync for CheckedTable {}
+
+impl CheckedTable {
+    fn new(mapping: &Mapping, entries_log2: u8) -> Self {
+        let slots: &[Slot] = mapping.slice(HEADER_SIZE, 1 << entries_log2);
+        Self { header: NonNull::from(mapping.at(0)), slots: NonNull::from(slots) }
+    }
+}
+
 /// A context's memory. Also the card's side of it in tests.
 #[derive(Debug)]
 pub struct ContextMemory {
+    /// Points into `parts`.
+    token_table: CheckedTable,
     parts: ContextParts,
-    token_table_entries: usize,
     mcq_entries: usize,
     poster: CacheLine<Poster>,
 }
@@ -302,7 +322,7 @@ impl ContextMemory {
             return unusable("doorbell");
         }
         Ok(Self {
-            token_table_entries: 1 << parts.token_table_log2,
+            token_table: CheckedTable::new(&parts.token_table, parts.token_table_log2),
             mcq_entries: 1 << parts.mcq_log2,
             parts,
             poster: CacheLine::default(),
@@ -315,16 +335,18 @@ impl ContextMemory {
         self.parts.context
     }
 
+    #[inline]
     fn header(&self) -> &Header {
-        self.parts.token_table.at(0)
+        // SAFETY: into a mapping that `parts` keeps as long as self; atomics, so others may write meanwhile.
+        unsafe { self.token_table.header.as_ref() }
     }
 
     /// The Token Table.
     #[inline]
     #[must_use]
     pub fn token_table(&self) -> TokenTable<'_> {
-        let slots: &[Slot] = self.parts.token_table.slice(HEADER_SIZE, self.token_table_entries);
-        TokenTable::new(self.header(), slots)
+        // SAFETY: as in `header`.
+        TokenTable::new(self.header(), unsafe { self.token_table.slots.as_ref() })
     }
 
     /// Posts a token, as [`Poster::post`].

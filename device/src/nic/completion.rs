@@ -228,10 +228,14 @@ impl Core {
 
     /// Looks at the NRA words of all that was completed since the last time, behind one fence for all of it, and notifies
     /// whoever armed them.
+    #[inline]
     pub fn notify_waiters(&mut self) {
-        if self.waiters.words.is_empty() {
-            return;
+        if !self.waiters.words.is_empty() {
+            self.look_at_waiters();
         }
+    }
+
+    fn look_at_waiters(&mut self) {
         Native::fence();
         for Waiter { context, word } in self.waiters.words.drain(..) {
             if take_armed::<Native>(self.memory.nra_word(context, word)) {

@@ -88,12 +88,27 @@ impl Card {
     }
 
     /// The primary loop over one batch of a context's entries. Returns how many there were.
+    #[inline(always)]
     fn primary_loop(&mut self, number: u16) -> u32 {
         let Some(context) =
             self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
         else {
             return 0;
         };
+        let (table, acceptor) = context.token_table();
+        // What a card that waits for work does most of the time.
+        if !acceptor.is_pending(table) {
+            self.core.memory.count(Counter::polls, 1);
+            context.pacing.copied(0);
+            return 0;
+        }
+        self.handle_batch(number)
+    }
+
+    /// Copies a batch of a context's entries and handles them. Returns how many there were.
+    #[inline(never)]
+    fn handle_batch(&mut self, number: u16) -> u32 {
+        let Some(context) = self.contexts[usize::from(number)].as_mut() else { return 0 };
         let mut batch = std::mem::take(&mut self.batch);
         let asked = context.pacing.batch();
         let mut tokens = self.core.copy_entries(context, asked, &mut batch);
@@ -108,7 +123,7 @@ impl Card {
             }
         }
         self.batch = batch;
-        if let Some(context) = self.contexts[usize::from(number)].as_mut().filter(|_| found > 0) {
+        if let Some(context) = &mut self.contexts[usize::from(number)] {
             let (table, acceptor) = context.token_table();
             acceptor.publish(table);
         }
@@ -226,10 +241,8 @@ impl Core {
         let (table, acceptor) = context.token_table();
         let found = acceptor.copy(table, &mut batch[..limit]);
         let tokens = &batch[..found];
-        if found > 0 {
-            self.memory.count(Counter::batches, 1);
-            self.memory.count_max(Counter::batch_high_water, found as u64);
-        }
+        self.memory.count(Counter::batches, 1);
+        self.memory.count_max(Counter::batch_high_water, found as u64);
         tokens
     }
 

@@ -255,6 +255,13 @@ impl Card {
         }
     }
 
+    /// Whether a control frame waits to leave the card.
+    #[inline]
+    #[must_use]
+    pub fn has_control_frames(&self) -> bool {
+        !self.core.outbox.is_empty()
+    }
+
     /// The next control frame that leaves the card.
     pub fn next_control_frame(&mut self) -> Option<ControlFrame> {
         self.core.outbox.pop_front()
@@ -293,6 +300,7 @@ impl Card {
     }
 
     /// Notifies whoever waits for what was completed since the last time.
+    #[inline]
     pub fn notify_waiters(&mut self) {
         self.core.notify_waiters();
     }

@@ -232,7 +232,13 @@ impl Switch {
         moved
     }
 
+    #[inline(always)]
     fn carry_control_frames(&mut self) -> bool {
+        self.has_control_frames() && self.carry_waiting_control_frames()
+    }
+
+    #[cold]
+    fn carry_waiting_control_frames(&mut self) -> bool {
         let mut carried = 0;
         let mut n = 0;
         while carried < FRAMES_PER_TURN
@@ -247,6 +253,15 @@ impl Switch {
             }
         }
         carried > 0
+    }
+
+    #[inline(always)]
+    fn has_control_frames(&self) -> bool {
+        let has = |port: &usize| match &self.ports[*port].occupant {
+            Occupant::Running(card) => card.has_control_frames(),
+            Occupant::Paused(_) | Occupant::Empty => false,
+        };
+        self.awake.iter().any(has)
     }
 
     /// Has the cards notify whoever waits for what was completed.

@@ -19,8 +19,8 @@ struct Bound {
 }
 
 const BOUNDS: [Bound; 2] = [
-    Bound { window: "1", instructions: [825, 3330, 640] },
-    Bound { window: "64", instructions: [760, 2450, 380] },
+    Bound { window: "1", instructions: [545, 1990, 435] },
+    Bound { window: "64", instructions: [480, 1060, 305] },
 ];
 
 #[test]

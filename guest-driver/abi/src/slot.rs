@@ -24,7 +24,7 @@ impl<const N: usize, A: Atomics> Slot<N, A> {
     /// Stores `words` as entry `index`: all words, then the one that makes it valid.
     #[inline(always)]
     pub(crate) fn publish(&self, index: u32, words: &[u64; N]) {
-        for (shared, word) in self.words.iter().zip(words).skip(1) {
+        for (shared, word) in self.words[1..].iter().zip(&words[1..]) {
             shared.store(*word, Relaxed);
         }
         self.words[0].store((words[0] & !u64::from(u32::MAX)) | u64::from(index), Release);
@@ -33,7 +33,7 @@ impl<const N: usize, A: Atomics> Slot<N, A> {
     /// As [`publish`](Self::publish), then [fences](Atomics::fence).
     #[inline(always)]
     pub(crate) fn publish_and_fence(&self, index: u32, words: &[u64; N]) {
-        for (shared, word) in self.words.iter().zip(words).skip(1) {
+        for (shared, word) in self.words[1..].iter().zip(&words[1..]) {
             shared.store(*word, Relaxed);
         }
         A::store_and_fence(&self.words[0], (words[0] & !u64::from(u32::MAX)) | u64::from(index));
@@ -60,7 +60,7 @@ impl<const N: usize, A: Atomics> Slot<N, A> {
             return false;
         }
         words[0] = head;
-        for (word, shared) in words.iter_mut().zip(&self.words).skip(1) {
+        for (word, shared) in words[1..].iter_mut().zip(&self.words[1..]) {
             *word = shared.load(Relaxed);
         }
         true

@@ -102,10 +102,12 @@ impl Context {
         }))
     }
 
+    #[inline]
     pub(crate) fn max_descriptors(&self) -> u32 {
         self.max_descriptors
     }
 
+    #[inline]
     pub(crate) fn max_segments(&self) -> u16 {
         self.max_segments
     }

@@ -123,24 +123,29 @@ impl RawDescriptor {
     ///
     /// # Safety
     /// `address` came from `as_ptr`, and the promise to `new` holds still.
+    #[inline]
     pub(crate) unsafe fn from_ptr(address: *mut ControlSegment) -> Option<Self> {
         NonNull::new(address).map(Self)
     }
 
+    #[inline]
     pub(crate) fn as_ptr(self) -> *mut ControlSegment {
         self.0.as_ptr()
     }
 
+    #[inline]
     pub(crate) fn address(self) -> u64 {
         self.0.addr().get() as u64
     }
 
+    #[inline]
     fn control(self) -> ControlSegment {
         // SAFETY: a descriptor begins with its control segment, and it is ours (see `new`).
         unsafe { ptr::read(self.0.as_ptr()) }
     }
 
     /// Segment `index`, which the control segment must cover.
+    #[inline]
     fn segment(self, index: u16) -> Segment {
         // SAFETY: as many segments as the control segment says follow it (see `new`).
         unsafe { ptr::read(self.0.add(1).cast::<Segment>().add(usize::from(index)).as_ptr()) }
@@ -211,6 +216,7 @@ impl RawDescriptor {
     }
 
     /// The completion word with its length as it is and another status.
+    #[inline]
     fn length_and(self, status: DescriptorStatus) -> u64 {
         let [length, _status]: [u32; 2] = zerocopy::transmute!(self.completion().load(Ordering::Relaxed));
         zerocopy::transmute!([length, status.bits()])
@@ -231,6 +237,7 @@ impl RawDescriptor {
 }
 
 /// Whether a status says that the operation failed.
+#[inline]
 #[must_use]
 pub(crate) fn failed(status: DescriptorStatus) -> bool {
     status.bits() & DescriptorStatus::ERROR_MASK != 0

@@ -99,11 +99,13 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    #[inline]
     fn block(&self) -> NonNull<u8> {
         // SAFETY: blocks of the pool have indices within the buffer, which starts somewhere.
         unsafe { NonNull::new_unchecked(self.pool.buffer.as_ptr().add(self.index * self.pool.stride)) }
     }
 
+    #[inline]
     fn control(&self) -> NonNull<ControlSegment> {
         // SAFETY: the descriptor follows the header within the block.
         unsafe { self.block().add(HEADER).cast() }
@@ -155,12 +157,14 @@ impl Descriptor {
         unsafe { self.control().as_mut() }.control |= Control::QUEUE_FENCE.bits();
     }
 
+    #[inline]
     fn completed_control(&self) -> ControlSegment {
         // SAFETY: the descriptor is not posted, so it is ours.
         unsafe { self.control().read() }
     }
 
     /// How it completed.
+    #[inline]
     #[must_use]
     pub fn status(&self) -> DescriptorStatus {
         DescriptorStatus::from_bits_retain(self.completed_control().status)
@@ -170,6 +174,7 @@ impl Descriptor {
     ///
     /// # Errors
     /// The status.
+    #[inline]
     pub fn outcome(&self) -> std::result::Result<u32, DescriptorStatus> {
         let control = self.completed_control();
         let status = DescriptorStatus::from_bits_retain(control.status);
@@ -184,6 +189,7 @@ impl Descriptor {
         status.contains(DescriptorStatus::IMMEDIATE).then_some(control.immediate)
     }
 
+    #[inline]
     pub(crate) fn handle(&self) -> u32 {
         self.pool.buffer.handle()
     }
@@ -207,6 +213,7 @@ impl Descriptor {
     ///
     /// # Safety
     /// It was given away, is not posted any more, and is taken back once.
+    #[inline]
     pub(crate) unsafe fn take_back(raw: RawDescriptor) -> Self {
         // SAFETY: `give_away` wrote the header.
         unsafe {

@@ -163,21 +163,25 @@ impl WorkQueue {
         (0..tail.wrapping_sub(head)).filter_map(|index| self.linked(head.wrapping_add(index))).collect()
     }
 
+    #[inline(always)]
     fn entry(&self, index: u32) -> &AtomicPtr<ControlSegment> {
         let ring = self.ring.get_or_init(|| (0..RING).map(|_| AtomicPtr::default()).collect());
         &ring[index as usize % RING]
     }
 
+    #[inline(always)]
     fn head(&self, order: Ordering) -> u32 {
         self.consumer.0.head.load(order)
     }
 
     /// Descriptors linked since the VI was made.
+    #[inline(always)]
     pub(crate) fn tail(&self) -> u32 {
         self.producer.0.tail.load(Ordering::Acquire)
     }
 
     /// Whether no descriptor is on the queue.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head(Ordering::Acquire) == self.tail()
     }
@@ -264,7 +268,7 @@ impl WorkQueue {
     }
 
     /// The descriptor at `index`, if there is one, will be looked at soon.
-    #[inline]
+    #[inline(always)]
     fn prefetch(&self, index: u32) {
         if self.tail().wrapping_sub(index).cast_signed() > 0 {
             // Also for the post that will follow, which writes to it.
@@ -274,6 +278,7 @@ impl WorkQueue {
 
     /// The descriptor at `index`, which is between head and tail.
     #[expect(unsafe_code, reason = "descriptors are the application's memory")]
+    #[inline(always)]
     fn linked(&self, index: u32) -> Option<RawDescriptor> {
         // SAFETY: `post` stored what as_ptr gave, and the descriptor is not dequeued yet.
         unsafe { RawDescriptor::from_ptr(self.entry(index).load(Ordering::Relaxed)) }

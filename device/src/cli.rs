@@ -17,7 +17,8 @@ const FIRST_ADDRESS: u64 = 0x0256_4941_0001;
 /// Each socket is one card; all cards of one process are linked with each other. A QEMU 11.1 or later connects to a
 /// socket with `-chardev socket,id=c,path=PATH -device
 /// vhost-user-test-device-pci,chardev=c,virtio-id=38,num_vqs=63,vq_size=64,config_size=64,page-per-vq=on`, and must share
-/// its memory: `-object memory-backend-memfd,id=m,size=SIZE,share=on -machine q35,memory-backend=m`.
+/// its memory: `-object memory-backend-memfd,id=m,size=SIZE,share=on -machine q35,memory-backend=m`. Without KVM a guest of one
+/// processor must have room for another, `-smp 1,maxcpus=2`: QEMU leaves out its memory barriers otherwise.
 #[derive(Debug, Parser)]
 #[command(name = "vianic-device", version)]
 pub(crate) struct Cli {

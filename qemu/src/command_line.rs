@@ -35,7 +35,7 @@ pub(crate) fn arguments(config: &VmConfig, files: &Files) -> Vec<OsString> {
     // The card reads guest memory: it must be shareable.
     line.option("-object", Value::new("memory-backend-memfd,id=ram,share=on").pair("size", &memory));
     line.option("-m", memory.as_str());
-    line.option("-smp", config.cpus.to_string().as_str());
+    line.option("-smp", processors(config));
     match config.accelerator {
         Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
         Accelerator::Tcg => line.option("-accel", "tcg,thread=multi").option("-cpu", "max"),
@@ -74,6 +74,16 @@ pub(crate) fn arguments(config: &VmConfig, files: &Files) -> Vec<OsString> {
     line.flag("-S");
     line.0.extend(config.qemu_arguments.iter().cloned());
     line.0
+}
+
+/// TCG leaves out memory barriers, and makes atomic operations of plain ones, for a machine that can only ever have one processor:
+/// nobody else could tell. The card can, and would miss what is posted. So there always is room for another processor.
+fn processors(config: &VmConfig) -> Value {
+    let processors = Value::new(&config.cpus.to_string());
+    match (config.accelerator, config.cpus) {
+        (Accelerator::Tcg, 1) => processors.pair("maxcpus", "2"),
+        _ => processors,
+    }
 }
 
 fn card(index: usize) -> Value {
@@ -197,6 +207,17 @@ mod tests {
         assert!(line(&config).contains("-accel tcg,thread=multi -cpu max"));
         config.accelerator = Accelerator::Kvm;
         assert!(line(&config).contains("-accel kvm -cpu host"));
+    }
+
+    #[test]
+    fn memory_barriers_of_a_single_processor_are_kept() {
+        let mut config = config();
+        config.cpus = 1;
+        assert!(line(&config).contains("-smp 1,maxcpus=2 -accel tcg"));
+        config.accelerator = Accelerator::Kvm;
+        assert!(line(&config).contains("-smp 1 -accel kvm"));
+        (config.accelerator, config.cpus) = (Accelerator::Tcg, 2);
+        assert!(line(&config).contains("-smp 2 -accel tcg"));
     }
 
     #[test]

@@ -119,6 +119,20 @@ pub enum Error {
         /// How many there would be.
         vms: usize,
     },
+    /// A guest's driver does not have the guest's NICs.
+    #[error(
+        "the driver in {vm} has {found} of the guest's {expected} NICs: {why}; if the versions differ, build vianic and vianic-device from the same source"
+    )]
+    MissingNics {
+        /// The guest.
+        vm: String,
+        /// How many NICs the driver has.
+        found: usize,
+        /// How many there are.
+        expected: usize,
+        /// What the guest says about it.
+        why: String,
+    },
     /// The guest image could not be built or found.
     #[error("cannot provide {what}: {message}")]
     Image {

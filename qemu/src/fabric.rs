@@ -5,27 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::time::Duration;
 
-use serde_json::Value;
-use vianic_guest_agent::ModuleState;
-
 use crate::accel::{self, Choice, Decision};
 use crate::address::Address;
 use crate::card::{Card, CardConfig};
+use crate::drivers;
 use crate::error::{Error, Result};
 use crate::hosts;
 use crate::image::GuestImage;
-use crate::limit::Limit;
 use crate::network::Network;
 use crate::probe::Qemu;
 use crate::run_dir::RunDir;
 use crate::vm::{OnReboot, Vm, VmConfig};
 use crate::workspace;
+use serde_json::Value;
 
 /// Most NICs in one run: QEMU gives a guest few slots, and one process serves all NICs.
 const MOST_NICS: usize = 256;
-
-/// How long a guest that has booted may take to say what it is.
-const INFO_LIMIT: Duration = Duration::from_secs(60);
 
 /// A run to be started.
 #[derive(Debug, Clone)]
@@ -135,6 +130,15 @@ impl Fabric {
         self.card.as_ref().map_or(Ok(Value::Null), Card::stats)
     }
 
+    /// Makes sure that programs in the guests can open all NICs.
+    ///
+    /// # Errors
+    /// [`Error::MissingNics`], which says what the guest's driver says.
+    pub fn require_nics(&self) -> Result<()> {
+        let guests = self.vms.iter().zip(&self.addresses);
+        guests.map(|(vm, nics)| drivers::check(vm, nics.len())).collect()
+    }
+
     /// What executes the guests' code, and why.
     pub fn decision(&self) -> &Decision {
         &self.decision
@@ -201,17 +205,10 @@ fn start(run_dir: &RunDir, config: &FabricConfig) -> Result<Parts> {
     }
     // They boot at the same time, whoever is waited for first.
     vms.iter().try_for_each(Vm::wait_ready)?;
-    vms.iter().try_for_each(warn_of_driver)?;
-    Ok((vms, card, addresses, decision, qemu))
-}
-
-/// A guest whose driver was refused can still be looked into.
-fn warn_of_driver(vm: &Vm) -> Result<()> {
-    let limit = Limit::new(format!("{} to tell of itself", vm.name()), INFO_LIMIT);
-    if let ModuleState::Failed(why) = vm.explain(vm.agent().info(&limit))?.module {
-        log::warn!("{}: the driver is not loaded: {why}", vm.name());
+    for (vm, nics) in vms.iter().zip(&addresses) {
+        drivers::warn(vm, nics.len())?;
     }
-    Ok(())
+    Ok((vms, card, addresses, decision, qemu))
 }
 
 fn guest(config: &FabricConfig, qemu: &Qemu) -> VmConfig {

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod card;
 mod child;
 mod command_line;
+mod drivers;
 pub mod error;
 pub mod fabric;
 mod hosts;

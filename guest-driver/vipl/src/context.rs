@@ -30,6 +30,7 @@ use crate::memory::{RegisteredRegion, TagId};
 use crate::nic::NicId;
 use crate::notify::Notifications;
 use crate::settings::Settings;
+use crate::spins::Spins;
 use crate::vi::ViObject;
 use crate::work_queue::Refusal;
 
@@ -57,6 +58,7 @@ pub(crate) struct Context {
     max_segments: u16,
     /// How often each NRA word has fired, as far as known.
     fired: Box<[AtomicU32]>,
+    spins: Spins,
     reaper: Mutex<Reaper>,
     /// Descriptors posted to work queues with a completion queue since the MCQ was last emptied.
     posts_since_drain: CacheLine<AtomicU32>,
@@ -81,6 +83,7 @@ impl Context {
             max_descriptors: info.registers.max_descriptors.min(MAX_DESCRIPTORS_PER_QUEUE),
             max_segments: info.registers.max_segments,
             fired: (0..NRA_WORDS).map(|_| AtomicU32::new(0)).collect(),
+            spins: Spins::default(),
             reaper: Mutex::new(Reaper {
                 consumer: Consumer::new(),
                 vis: vec![None; MAX_VI.into()],
@@ -254,13 +257,27 @@ impl Context {
             return Ok(None);
         }
         let start = Instant::now();
-        let spin = timeout.map_or(self.settings.spin, |timeout| timeout.min(self.settings.spin));
+        let most = timeout.map_or(self.settings.spin, |timeout| timeout.min(self.settings.spin));
+        let spin = self.spins.before_sleep(nra_word, most);
         while start.elapsed() < spin {
             std::hint::spin_loop();
             if let Some(found) = look()? {
                 return Ok(Some(found));
             }
         }
+        let found = self.sleep_for(nra_word, timeout, start, look);
+        self.spins.learn(nra_word, start.elapsed(), most);
+        found
+    }
+
+    /// As [`wait_for`](Self::wait_for), asleep; `start` is when the wait began.
+    fn sleep_for<T>(
+        &self,
+        nra_word: u32,
+        timeout: Option<Duration>,
+        start: Instant,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let fired = &self.fired[nra_word as usize];
         loop {
             let seen = fired.load(Ordering::Acquire);

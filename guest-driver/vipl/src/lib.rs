@@ -27,6 +27,7 @@ mod peer;
 mod process_barrier;
 mod settings;
 mod short_lock;
+mod spins;
 mod vi;
 mod work_queue;
 

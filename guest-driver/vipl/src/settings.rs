@@ -6,20 +6,20 @@
 //! | `VIANIC_LOG` | how much programs in C see of the log, on standard error: `off`, `error` ... `trace` | `warn` |
 //! | `VIANIC_RAM_GIB` | over the direct link: address space for registered memory, in GiB | 64 |
 //! | `VIANIC_EAGER_DEREGISTRATION` | `1`, over the direct link: deregistration waits for the card, to be compared with | off |
-//! | `VIANIC_SPIN_US` | microseconds that a wait looks busily before it sleeps | 20 |
+//! | `VIANIC_SPIN_US` | most microseconds that a wait looks busily before it sleeps; it looks as long as has paid lately | 200 |
 //! | `VIANIC_HOSTS` | the hosts file of the [name service](crate::name_service) | `/etc/vianic/hosts` |
 //! | `VIANIC_STRICT` | `1`: a VI with descriptors on its queues cannot be destroyed | off |
 
 use std::time::Duration;
 
-const DEFAULT_SPIN: Duration = Duration::from_micros(20);
+const DEFAULT_SPIN: Duration = Duration::from_micros(200);
 
 /// More would be no spin.
 const MAX_SPIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// How long a wait looks busily before it sleeps.
+    /// The most that a wait looks busily before it sleeps.
     pub(crate) spin: Duration,
     /// A VI with descriptors on its queues cannot be destroyed.
     pub(crate) strict: bool,

@@ -135,8 +135,7 @@ impl Fabric {
     /// # Errors
     /// [`Error::MissingNics`], which says what the guest's driver says.
     pub fn require_nics(&self) -> Result<()> {
-        let guests = self.vms.iter().zip(&self.addresses);
-        guests.map(|(vm, nics)| drivers::check(vm, nics.len())).collect()
+        self.vms.iter().zip(&self.addresses).try_for_each(|(vm, nics)| drivers::check(vm, nics.len()))
     }
 
     /// What executes the guests' code, and why.

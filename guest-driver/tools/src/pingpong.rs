@@ -59,11 +59,28 @@ pub fn serve(nic: &Nic, options: &Common) -> anyhow::Result<()> {
     Exchange::start(nic, session)?.answer()
 }
 
+/// How the client shows what it has measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// As a table.
+    Table,
+    /// As JSON.
+    Json,
+    /// As JSON, with how often each time was measured.
+    Histogram,
+}
+
 /// Runs a plan against the server at `host`, or at this NIC.
 ///
 /// # Errors
 /// When the exchange fails or a byte is wrong.
-pub fn run(nic: &Nic, options: &Common, host: Option<[u8; 6]>, plan: Plan) -> anyhow::Result<()> {
+pub fn run(
+    nic: &Nic,
+    options: &Common,
+    host: Option<[u8; 6]>,
+    plan: Plan,
+    shown: Shown,
+) -> anyhow::Result<()> {
     let level = ReliabilityLevel::from(options.reliability).0;
     ensure!(
         plan.rdma != Some(Rdma::Read) || nic.registers()?.rdma_read_levels & level != 0,
@@ -71,7 +88,7 @@ pub fn run(nic: &Nic, options: &Common, host: Option<[u8; 6]>, plan: Plan) -> an
         options.reliability
     );
     let session = meeting(options).connect(nic, host, plan)?;
-    Exchange::start(nic, session)?.ask(options.json)
+    Exchange::start(nic, session)?.ask(shown)
 }
 
 fn meeting(options: &Common) -> Meeting<'_> {
@@ -120,7 +137,7 @@ impl Exchange {
         Ok(exchange)
     }
 
-    fn ask(mut self, json: bool) -> anyhow::Result<()> {
+    fn ask(mut self, shown: Shown) -> anyhow::Result<()> {
         let Plan { sizes, iterations, warm_up, check, rdma, .. } = self.session.plan.clone();
         let head = format!(
             "{:>9} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -149,11 +166,16 @@ impl Exchange {
             let line = format!(
                 "{size:>9} {iterations:>11} {min:>10.2} {p50:>10.2} {p90:>10.2} {p99:>10.2} {max:>10.2}"
             );
-            let object = json!({
+            let mut object = json!({
                 "tool": TOOL, "size": size, "iterations": iterations, "checked": check, "rdma": rdma,
                 "latency_us": { "min": min, "p50": p50, "p90": p90, "p99": p99, "max": max },
             });
-            print_result(json, index == 0, &head, &line, &object)?;
+            if shown == Shown::Histogram {
+                let counts = round_trips.iter_recorded();
+                object["round_trips_ns"] =
+                    counts.map(|step| json!([step.value_iterated_to(), step.count_at_value()])).collect();
+            }
+            print_result(shown != Shown::Table, index == 0, &head, &line, &object)?;
         }
         if rdma == Some(Rdma::Read) {
             // The server's memory is no longer needed.

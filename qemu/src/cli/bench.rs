@@ -46,6 +46,9 @@ pub(super) struct Bench {
     /// unpacked into the cache).
     #[arg(long)]
     peers: bool,
+    /// Measure latency and bandwidth with messages of this size only (repeatable).
+    #[arg(long = "size", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    sizes: Vec<u32>,
     /// Most objects of a kind, for scale.
     #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true)]
     most: u32,
@@ -78,6 +81,11 @@ enum Benchmark {
     Scale,
 }
 
+/// The sizes that are asked for, or else the usual ones.
+fn sizes(asked: &[u32], usual: &[u32]) -> Vec<u32> {
+    if asked.is_empty() { usual.to_vec() } else { asked.to_vec() }
+}
+
 impl Bench {
     pub(super) fn execute(self) -> Result<u8> {
         let wanted = |benchmark| self.benchmarks.is_empty() || self.benchmarks.contains(&benchmark);
@@ -87,13 +95,13 @@ impl Bench {
         let mut document =
             Document { machine: Machine::this(), direct: vec![], scale: vec![], guests: vec![] };
         if !self.between_guests {
-            document.direct = direct.cases(&benchmarks, self.peers)?;
+            document.direct = direct.cases(&benchmarks, &self.sizes, self.peers)?;
             if wanted(Benchmark::Scale) {
                 document.scale = direct.scale(self.most)?;
             }
         }
         if self.between_guests || self.all {
-            document.guests = between_guests::measure(&self.guests, self.effort, &benchmarks)?;
+            document.guests = between_guests::measure(&self.guests, self.effort, &benchmarks, &self.sizes)?;
         }
         if let Some(folder) = &self.report {
             report::write(&document, folder)?;
@@ -103,7 +111,7 @@ impl Bench {
             format!("{}\n", serde_json::to_string(&document).context("no JSON")?)
         } else {
             let scale: String = document.scale.iter().map(ToString::to_string).collect();
-            table::text(&document.direct) + &scale + &table::text(&document.guests)
+            table::text(&document.direct) + &scale + &table::text_with_gains(&document.guests)
         };
         output::print(text.as_bytes())?;
         Ok(0)

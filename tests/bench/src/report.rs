@@ -63,6 +63,7 @@ mod tests {
         let outcomes = vec![
             outcome("the limit", Role::Limit, 100.0),
             outcome("the <card>", Role::Card, 200.0 + f64::from(size)),
+            outcome("a peer", Role::Peer, 2.0 * (200.0 + f64::from(size))),
         ];
         CaseResult { quantity, size, window, outcomes }
     }
@@ -85,8 +86,8 @@ mod tests {
             scale: vec![ScaleResult {
                 object: Object::Regions,
                 points: points.to_vec(),
-                card_bytes: 64.0,
-                application_bytes: 128.0,
+                card_bytes: Some(64.0),
+                application_bytes: None,
                 idle: Idle { seconds: 5.0, processor_ns: 1000 },
             }],
             guests: vec![case(Quantity::Latency, 8, 1)],
@@ -107,6 +108,7 @@ mod tests {
         for part in ["A &amp; B", "the &lt;card&gt;", "regions", "4096"] {
             assert!(page.contains(part), "{part} is missing");
         }
+        assert_eq!(page.matches("2.00 times").count(), 1, "of the guests");
         assert_eq!(page.matches("<svg").count(), 5);
         let again: Document = serde_json::from_str(&read(RESULTS)?)?;
         assert_eq!(again.direct.len(), 5);

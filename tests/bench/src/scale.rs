@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use vianic_abi::MAX_CONTEXTS;
 use vianic_tools::bench::beside::Cores;
 use vianic_tools::bench::contestant::{Quantity, Role};
 use vianic_tools::bench::loopback::{CardUse, Pattern};
@@ -59,6 +60,17 @@ impl Object {
         }
     }
 
+    /// What to know about their number.
+    #[must_use]
+    pub fn note(self) -> Option<String> {
+        (self == Self::Contexts).then(|| {
+            format!(
+                "a NIC has {MAX_CONTEXTS} contexts, {} of them for programs: context 0 is the Kernel Agent's",
+                MAX_CONTEXTS - 1
+            )
+        })
+    }
+
     /// How many there are, step by step, those of the two cases that are measured counted. `most` is for a short run.
     fn counts(self, most: u32) -> Vec<u32> {
         let counts: &[u32] = match self {
@@ -96,10 +108,10 @@ pub struct ScaleResult {
     pub object: Object,
     /// Step by step.
     pub points: Vec<Point>,
-    /// Bytes that the card process took for each.
-    pub card_bytes: f64,
-    /// Bytes that this process took for each.
-    pub application_bytes: f64,
+    /// Bytes that the card process took for each one more; none if there never were more.
+    pub card_bytes: Option<f64>,
+    /// Bytes that this process took for each one more.
+    pub application_bytes: Option<f64>,
     /// The card process with all of them, idle.
     pub idle: Idle,
 }
@@ -164,14 +176,25 @@ pub fn measure(
         let [latency, rate] = results.as_slice() else { anyhow::bail!("two cases have two results") };
         points.push(Point { count, latency: figure_of(latency)?, rate: figure_of(rate)? });
     }
-    let more = f64::from(objects.count() - first).max(1.0);
-    let bytes = |before: Usage, pid: u32| anyhow::Ok(Usage::of(pid)?.bytes_since(before) / more);
+    let more = objects.count() - first;
+    let bytes = |before: Usage, pid: u32| anyhow::Ok(each(Usage::of(pid)?.bytes_since(before), more));
     let (card_bytes, application_bytes) = (bytes(card, target.pid)?, bytes(application, std::process::id())?);
     let before = process::processor_ns(target.pid)?;
     std::thread::sleep(IDLE);
     let processor_ns = process::processor_ns(target.pid)?.saturating_sub(before);
     let idle = Idle { seconds: IDLE.as_secs_f64(), processor_ns };
     Ok(ScaleResult { object, points, card_bytes, application_bytes, idle })
+}
+
+/// Of `bytes`, what each of so many objects took. Where there are none, the bytes are of something else.
+fn each(bytes: f64, objects: u32) -> Option<f64> {
+    (objects > 0).then(|| bytes / f64::from(objects))
+}
+
+/// Bytes, if there are any to be told, for people.
+#[must_use]
+pub fn bytes(bytes: Option<f64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.0}"))
 }
 
 fn cases(nic: &Nic, cores: Cores) -> anyhow::Result<Vec<Case<'_>>> {
@@ -222,8 +245,13 @@ impl fmt::Display for ScaleResult {
         let Self { card_bytes, application_bytes, idle, .. } = self;
         writeln!(
             f,
-            "  each takes {card_bytes:.0} bytes in the card and {application_bytes:.0} in the program"
+            "  each takes {} bytes in the card and {} in the program",
+            bytes(*card_bytes),
+            bytes(*application_bytes)
         )?;
+        if let Some(note) = self.object.note() {
+            writeln!(f, "  {note}")?;
+        }
         writeln!(f, "  idle, the card takes {:.6} % of a processor\n", idle.percent())
     }
 }
@@ -238,7 +266,7 @@ mod tests {
         assert_eq!(Object::Vis.counts(0), [4]);
         assert_eq!(Object::Regions.counts(u32::MAX).last(), Some(&100_000));
         // All but the Kernel Agent's.
-        let most = u32::from(vianic_abi::MAX_CONTEXTS) - 1;
+        let most = u32::from(MAX_CONTEXTS) - 1;
         assert_eq!(Object::Contexts.counts(u32::MAX).last(), Some(&most));
     }
 
@@ -252,10 +280,15 @@ mod tests {
         let result = ScaleResult {
             object: Object::Vis,
             points: vec![point(1, 2.0, 0.2), point(10, 3.0, 0.1)],
-            card_bytes: 0.0,
-            application_bytes: 0.0,
+            card_bytes: each(4096.0, 0),
+            application_bytes: each(4096.0, 4),
             idle: Idle { seconds: 1.0, processor_ns: 0 },
         };
         assert_eq!(result.growth(), Some([1.5, 2.0]));
+        let text = result.to_string();
+        assert!(text.contains("each takes - bytes in the card and 1024 in the program"), "{text}");
+        assert!(!text.contains("Kernel Agent"), "{text}");
+        let text = ScaleResult { object: Object::Contexts, ..result }.to_string();
+        assert!(text.contains("61 of them for programs"), "{text}");
     }
 }

@@ -80,6 +80,15 @@ pub trait Contestant {
     /// # Errors
     /// When it does not work.
     fn sample(&mut self) -> anyhow::Result<Sample>;
+    /// Before the first round: caches are cold, whoever answers is asleep, and the clock of the core is low.
+    ///
+    /// # Errors
+    /// When it does not work.
+    fn warm_up(&mut self) -> anyhow::Result<()> {
+        self.sample()?;
+        self.rest();
+        Ok(())
+    }
     /// How many samples it takes in a round where the others take `most`.
     fn samples(&self, most: u32) -> u32 {
         most

@@ -54,12 +54,8 @@ impl Rounds {
     ) -> anyhow::Result<Vec<CaseResult>> {
         let mut taken: Vec<Vec<Vec<Taken>>> =
             cases.iter().map(|case| case.contestants.iter().map(|_| Vec::new()).collect()).collect();
-        // The first turns find caches cold, the card asleep, and the clock of the core low.
-        for case in &mut cases {
-            for contestant in &mut case.contestants {
-                contestant.sample()?;
-                contestant.rest();
-            }
+        for contestant in cases.iter_mut().flat_map(|case| &mut case.contestants) {
+            contestant.warm_up()?;
         }
         for round in 0..self.rounds {
             for (case, taken) in cases.iter_mut().zip(&mut taken) {

@@ -3,12 +3,36 @@
 use std::fmt::Write as _;
 
 use super::contestant::Quantity;
-use super::result::{CaseResult, Outcome};
+use super::result::{CaseResult, Gain, Outcome};
 use super::statistics::Spread;
 
 /// The table of all cases.
 #[must_use]
 pub fn text(cases: &[CaseResult]) -> String {
+    lines(cases, |_| String::new())
+}
+
+/// The same, and with each case how much better the card is than its peers.
+#[must_use]
+pub fn text_with_gains(cases: &[CaseResult]) -> String {
+    lines(cases, |case| {
+        case.gains().map(|gain| format!("  {}\n", self::gain(case.quantity, &gain))).collect()
+    })
+}
+
+/// How much better the card is than a peer.
+#[must_use]
+pub fn gain(quantity: Quantity, Gain { card, peer, times }: &Gain<'_>) -> String {
+    let better = match quantity {
+        Quantity::Latency => "lower than the latency",
+        Quantity::Rate => "the rate",
+        Quantity::Bandwidth => "the bandwidth",
+    };
+    let [low, median, high] = [times.low, times.median, times.high].map(figure);
+    format!("{}: {median} times {better} of {} ({low}-{high} in the rounds)", card.name, peer.name)
+}
+
+fn lines(cases: &[CaseResult], after: impl Fn(&CaseResult) -> String) -> String {
     let mut text = String::new();
     for case in cases {
         let (unit, _) = case.quantity.shown();
@@ -21,6 +45,7 @@ pub fn text(cases: &[CaseResult]) -> String {
         for outcome in &case.outcomes {
             let _ = writeln!(text, "{}", line(case.quantity, outcome));
         }
+        text += &after(case);
         text.push('\n');
     }
     text
@@ -74,6 +99,26 @@ pub fn figure(figure: f64) -> String {
 mod tests {
     use super::*;
     use crate::bench::contestant::Role;
+
+    #[test]
+    fn gains_are_told_in_words() {
+        let outcome = |name: &str, role, round| Outcome {
+            name: name.into(),
+            role,
+            figure: None,
+            ratio: None,
+            p99_ns: None,
+            rounds: vec![Some(round)],
+            samples: 1,
+            dropped: 0,
+        };
+        let outcomes = vec![outcome("card", Role::Card, 50.0), outcome("TCP", Role::Peer, 600.0)];
+        let case = CaseResult { quantity: Quantity::Latency, size: 64, window: 1, outcomes };
+        let cases = [case];
+        let told = "  card: 12.0 times lower than the latency of TCP (12.0-12.0 in the rounds)\n";
+        assert!(text_with_gains(&cases).contains(told), "{}", text_with_gains(&cases));
+        assert!(!text(&cases).contains("times"));
+    }
 
     #[test]
     fn figures_are_shown_in_the_unit_that_people_read() {

@@ -10,7 +10,6 @@ use vianic_tools::bench::cases::{self, Effort};
 use vianic_tools::bench::contestant::Quantity;
 use vianic_tools::bench::rounds::Rounds;
 use vianic_tools::bench::socket::{self, Protocol, Request};
-use vianic_tools::bench::statistics::{percentile, sorted};
 use vianic_tools::bench::table;
 use vianic_tools::cli;
 
@@ -121,10 +120,10 @@ impl Peer {
             }
             Self::Sockets { server, protocol, quantity, size, messages } => {
                 let sample = socket::client(server, protocol, Request { quantity, size, messages })?;
-                let singles = sorted(sample.singles.iter().map(|single| *single as f64));
+                let round_trips: Vec<_> = sample.singles.iter().map(|single| (single, 1)).collect();
                 let result = json!({
                     "messages": sample.messages, "seconds": sample.time.as_secs_f64(),
-                    "p50_ns": percentile(&singles, 50), "p99_ns": percentile(&singles, 99),
+                    "round_trips_ns": round_trips,
                 });
                 Ok(cli::print_line(&result.to_string())?)
             }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vianic_tools::cli::{self, Common, both_sides};
-use vianic_tools::pingpong::{self, Plan, Rdma};
+use vianic_tools::pingpong::{self, Plan, Rdma, Shown};
 use vianic_tools::sizes::powers_of_two;
 use vipl::Nic;
 
@@ -37,6 +37,11 @@ struct Options {
     /// Round trips for each size
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     iterations: u64,
+
+    /// As --json, and print with each size how often each time was measured: pairs of nanoseconds there and back, to three
+    /// digits, and a count (client)
+    #[arg(long)]
+    histogram: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,12 +56,23 @@ fn exchange(options: &Options) -> anyhow::Result<()> {
         return both_sides(
             &nic,
             || pingpong::serve(&nic, &options.common),
-            || pingpong::run(&nic, &options.common, None, plan),
+            || pingpong::run(&nic, &options.common, None, plan, shown(options)),
         );
     }
     match &options.common.peer {
         None => pingpong::serve(&nic, &options.common),
-        Some(peer) => pingpong::run(&nic, &options.common, peer.host(&nic)?, plan(options, &nic)?),
+        Some(peer) => {
+            let host = peer.host(&nic)?;
+            pingpong::run(&nic, &options.common, host, plan(options, &nic)?, shown(options))
+        }
+    }
+}
+
+fn shown(options: &Options) -> Shown {
+    match (options.histogram, options.common.json) {
+        (true, _) => Shown::Histogram,
+        (false, true) => Shown::Json,
+        (false, false) => Shown::Table,
     }
 }
 

@@ -17,7 +17,7 @@ use vianic_tools::bench::rounds::{Case, Rounds};
 use vianic_tools::cli::open_nic;
 use vipl::Nic;
 
-use super::Benchmark;
+use super::{Benchmark, sizes};
 
 /// Raw active messages are for messages that fit into an entry of UCX's queue.
 const RAW_MOST: u32 = 64;
@@ -38,13 +38,18 @@ impl Direct {
     }
 
     /// Measures latency, rate and bandwidth, as far as they are wanted.
-    pub(super) fn cases(&self, benchmarks: &[Benchmark], peers: bool) -> Result<Vec<CaseResult>> {
+    pub(super) fn cases(
+        &self,
+        benchmarks: &[Benchmark],
+        sizes: &[u32],
+        peers: bool,
+    ) -> Result<Vec<CaseResult>> {
         let ucx = peers.then(|| Ucx::provide(&|step| log::info!("{step}"))).transpose()?;
         self.with_card(1, |card| {
             let nic = open_nic(card.nics.first().context("the card has no socket")?)?;
             let mut cases = Vec::new();
             for benchmark in benchmarks {
-                cases.extend(self.cases_of(*benchmark, &nic)?);
+                cases.extend(self.cases_of(*benchmark, sizes, &nic)?);
             }
             if let Some(ucx) = &ucx {
                 cases.iter_mut().try_for_each(|case| self.add_peers(case, ucx))?;
@@ -54,17 +59,17 @@ impl Direct {
         })
     }
 
-    fn cases_of<'a>(&self, benchmark: Benchmark, nic: &'a Nic) -> Result<Vec<Case<'a>>> {
+    fn cases_of<'a>(&self, benchmark: Benchmark, asked: &[u32], nic: &'a Nic) -> Result<Vec<Case<'a>>> {
         let cores = self.cores;
         match benchmark {
-            Benchmark::Latency => [8, 64, 256, 1024, 4096, 16_384, 65_536]
+            Benchmark::Latency => sizes(asked, &[8, 64, 256, 1024, 4096, 16_384, 65_536])
                 .into_iter()
                 .map(|size| cases::latency(nic, cores, size))
                 .collect(),
             Benchmark::Rate => {
                 [1, 16, 64, 256].into_iter().map(|window| cases::rate(nic, cores, 64, window)).collect()
             }
-            Benchmark::Bandwidth => [4096, 16_384, 65_536, 262_144, 1 << 20]
+            Benchmark::Bandwidth => sizes(asked, &[4096, 16_384, 65_536, 262_144, 1 << 20])
                 .into_iter()
                 .map(|size| cases::bandwidth(nic, cores, size))
                 .collect(),

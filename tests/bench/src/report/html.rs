@@ -7,7 +7,7 @@ use vianic_tools::bench::statistics::Spread;
 use vianic_tools::bench::table;
 
 use crate::document::Document;
-use crate::scale::ScaleResult;
+use crate::scale::{ScaleResult, bytes};
 
 const STYLE: &str = "
 body { font: 15px/1.4 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; }
@@ -36,16 +36,16 @@ pub(super) fn page(document: &Document, plots: &[String]) -> String {
                     "measured in the same round. Method and traps: docs/performance.md."
                 }
                 @for plot in plots { figure { (PreEscaped(plot)) } }
-                (cases("Over the direct link", &document.direct))
+                (cases("Over the direct link", &document.direct, |_| html! {}))
                 @if !document.scale.is_empty() { (scale(&document.scale)) }
-                (cases("In two guests", &document.guests))
+                (cases("In two guests", &document.guests, gains))
             }
         }
     }
     .into_string()
 }
 
-fn cases(title: &str, cases: &[CaseResult]) -> Markup {
+fn cases(title: &str, cases: &[CaseResult], after: impl Fn(&CaseResult) -> Markup) -> Markup {
     html! {
         @if !cases.is_empty() { h2 { (title) } }
         @for case in cases {
@@ -57,8 +57,13 @@ fn cases(title: &str, cases: &[CaseResult]) -> Markup {
                 }
                 @for outcome in &case.outcomes { (row(case, outcome)) }
             }
+            (after(case))
         }
     }
+}
+
+fn gains(case: &CaseResult) -> Markup {
+    html! { ul { @for gain in case.gains() { li { (table::gain(case.quantity, &gain)) } } } }
 }
 
 fn row(case: &CaseResult, outcome: &Outcome) -> Markup {
@@ -106,13 +111,14 @@ fn scale(results: &[ScaleResult]) -> Markup {
                         td { (table::figure(point.rate.figure.median / 1e6)) }
                         td { (format!("{:.3}", point.rate.ratio.median)) }
                         @if number + 1 == result.points.len() {
-                            td { (format!("{:.0}", result.card_bytes)) }
-                            td { (format!("{:.0}", result.application_bytes)) }
+                            td { (bytes(result.card_bytes)) }
+                            td { (bytes(result.application_bytes)) }
                             td { (format!("{:.6} %", result.idle.percent())) }
                         }
                     }
                 }
             }
         }
+        @for note in results.iter().filter_map(|result| result.object.note()) { p { (note) } }
     }
 }

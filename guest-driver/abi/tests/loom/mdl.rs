@@ -152,6 +152,25 @@ impl Shadow {
     }
 }
 
+/// Starts a card that has a message for a region, and then does what `then` says.
+fn run_card(
+    card: Card,
+    then: impl FnOnce(&mut Shadow, &Shared) + Send + 'static,
+) -> (Arc<Shared>, u32, thread::JoinHandle<Shadow>) {
+    let shared = Shared::new(2);
+    let region = shared.enter(0);
+    let nic = {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || {
+            let mut shadow = Shadow::new(card);
+            shadow.message(&shared, region);
+            then(&mut shadow, &shared);
+            shadow
+        })
+    };
+    (shared, region, nic)
+}
+
 /// When the Kernel Agent unpins the pages and uses the index again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reuse {
@@ -162,19 +181,11 @@ enum Reuse {
 /// A program deregisters a region that the card still has messages for. Its page gets another owner, its index another region,
 /// as soon as they may; that they may in the end, the card having been asked, is what keeps this from a deadlock.
 fn deregister_under_traffic(card: Card, reuse: Reuse) {
-    let shared = Shared::new(2);
+    let (shared, region, nic) = run_card(card, |shadow, shared| {
+        shared.command.sleep();
+        shadow.idle(shared);
+    });
     let mut inserter = Inserter::new();
-    let region = shared.enter(0);
-    let nic = {
-        let shared = Arc::clone(&shared);
-        thread::spawn(move || {
-            let mut shadow = Shadow::new(card);
-            shadow.message(&shared, region);
-            shared.command.sleep();
-            shadow.idle(&shared);
-            shadow
-        })
-    };
     let insertion = shared.deregister(&mut inserter, region).expect("room");
     if reuse == Reuse::AtOnce {
         shared.enter(1);
@@ -211,22 +222,13 @@ fn an_index_used_again_too_early_lets_an_old_handle_reach_a_new_region() {
 
 /// A program deregisters a region that is in the card's shadow and then names its handle in a descriptor.
 fn post_after_deregistration(card: Card) {
-    let shared = Shared::new(2);
-    let mut inserter = Inserter::new();
-    let region = shared.enter(0);
-    let nic = {
-        let shared = Arc::clone(&shared);
-        thread::spawn(move || {
-            let mut shadow = Shadow::new(card);
-            // A message from before.
-            shadow.message(&shared, region);
-            let posted = shared.posted.load(Acquire);
-            if posted != 0 {
-                assert_eq!(shadow.look_up(&shared, posted), None, "the card trusts what is deregistered");
-            }
-        })
-    };
-    shared.deregister(&mut inserter, region).expect("room");
+    let (shared, region, nic) = run_card(card, |shadow, shared| {
+        let posted = shared.posted.load(Acquire);
+        if posted != 0 {
+            assert_eq!(shadow.look_up(shared, posted), None, "the card trusts what is deregistered");
+        }
+    });
+    shared.deregister(&mut Inserter::new(), region).expect("room");
     shared.posted.store(region, Release);
     nic.join().expect("the card ends");
 }

@@ -120,6 +120,32 @@ static VIP_DESCRIPTOR *write_of(struct side *side, const struct scene *scene, VI
 		    scene->theirs.handle);
 }
 
+static VIP_DESCRIPTOR *read_of(struct side *side, const struct scene *scene)
+{
+	return rdma(side, 1, VIP_CONTROL_OP_RDMAREAD, &scene->buffer, 0, SIZE, scene->theirs.address,
+		    scene->theirs.handle);
+}
+
+static void failed_write(struct side *side, VIP_ERROR_CODE code)
+{
+	struct scene scene = set_up(side);
+
+	if (side->role == FIRST)
+		judge_sender(side, &scene, write_of(side, &scene, 0));
+	else
+		judge_target(side, &scene, code);
+}
+
+static void failed_immediate(struct side *side, VIP_UINT32 status)
+{
+	struct scene scene = set_up(side);
+
+	if (side->role == FIRST)
+		judge_sender(side, &scene, write_of(side, &scene, VIP_CONTROL_IMMEDIATE));
+	else
+		judge_receive(side, &scene, status);
+}
+
 /* Lost */
 
 static void lost_send(struct side *side)
@@ -182,9 +208,7 @@ static void lost_question(struct side *side)
 	needs_read(side);
 	scene = set_up(side);
 	if (side->role == FIRST)
-		judge_sender(side, &scene,
-			     rdma(side, 1, VIP_CONTROL_OP_RDMAREAD, &scene.buffer, 0, SIZE, scene.theirs.address,
-				  scene.theirs.handle));
+		judge_sender(side, &scene, read_of(side, &scene));
 	else
 		judge_receiver(side, &scene);
 }
@@ -206,22 +230,12 @@ static const struct test drop_tests[] = {
 
 static void damaged_write(struct side *side)
 {
-	struct scene scene = set_up(side);
-
-	if (side->role == FIRST)
-		judge_sender(side, &scene, write_of(side, &scene, 0));
-	else
-		judge_target(side, &scene, VIP_ERROR_RDMAW_DATA);
+	failed_write(side, VIP_ERROR_RDMAW_DATA);
 }
 
 static void damaged_immediate(struct side *side)
 {
-	struct scene scene = set_up(side);
-
-	if (side->role == FIRST)
-		judge_sender(side, &scene, write_of(side, &scene, VIP_CONTROL_IMMEDIATE));
-	else
-		judge_receive(side, &scene, VIP_STATUS_TRANSPORT_ERROR);
+	failed_immediate(side, VIP_STATUS_TRANSPORT_ERROR);
 }
 
 static const struct test corrupt_tests[] = {
@@ -248,22 +262,12 @@ static void broken_send(struct side *side)
 
 static void broken_write(struct side *side)
 {
-	struct scene scene = set_up(side);
-
-	if (side->role == FIRST)
-		judge_sender(side, &scene, write_of(side, &scene, 0));
-	else
-		judge_target(side, &scene, VIP_ERROR_RDMAW_ABORT);
+	failed_write(side, VIP_ERROR_RDMAW_ABORT);
 }
 
 static void broken_immediate(struct side *side)
 {
-	struct scene scene = set_up(side);
-
-	if (side->role == FIRST)
-		judge_sender(side, &scene, write_of(side, &scene, VIP_CONTROL_IMMEDIATE));
-	else
-		judge_receive(side, &scene, VIP_STATUS_PARTIAL_ERROR);
+	failed_immediate(side, VIP_STATUS_PARTIAL_ERROR);
 }
 
 static const struct test break_tests[] = {
@@ -284,9 +288,7 @@ static void lost_answer(struct side *side)
 	needs_read(side);
 	scene = set_up(side);
 	if (side->role == FIRST)
-		judge_sender(side, &scene,
-			     rdma(side, 1, VIP_CONTROL_OP_RDMAREAD, &scene.buffer, 0, SIZE, scene.theirs.address,
-				  scene.theirs.handle));
+		judge_sender(side, &scene, read_of(side, &scene));
 	else
 		judge_target(side, &scene, VIP_ERROR_RDMA_TRANSPORT);
 }

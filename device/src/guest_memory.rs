@@ -69,6 +69,12 @@ impl GuestMemory {
             .ok_or(NotMemory { address, length })
     }
 
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.map.iter().map(|region| region.len()).sum()
+    }
+
     /// Whether a range is all in one piece of guest RAM.
     #[inline]
     #[must_use]

@@ -59,11 +59,12 @@ impl Host {
     /// # Errors
     /// If something that the Kernel Agent keeps for the card is no longer in guest RAM.
     pub fn remap(&mut self, memory: GuestMemory) -> Result<(), NotMemory> {
-        self.mdl_insert = memory.single(self.mdl_insert_address)?;
-        for chunk in self.mrt.iter_mut().flatten() {
-            *chunk = MrtChunk::new(&memory, chunk.address)?;
-        }
+        // Whatever else is missing, nothing is written to memory that the guest no longer has.
         self.memory = memory;
+        self.mdl_insert = self.memory.single(self.mdl_insert_address)?;
+        for chunk in self.mrt.iter_mut().flatten() {
+            *chunk = MrtChunk::new(&self.memory, chunk.address)?;
+        }
         Ok(())
     }
 

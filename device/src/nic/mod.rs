@@ -220,6 +220,9 @@ impl Card {
 
     /// The guest's memory is mapped anew. A context whose queues are no longer there fails.
     pub fn remap(&mut self, memory: &GuestMemory) {
+        let (before, now) = (self.core.host.memory().size(), memory.size());
+        self.core.memory.count(Counter::memory_added, now.saturating_sub(before));
+        self.core.memory.count(Counter::memory_removed, before.saturating_sub(now));
         if self.core.host.remap(memory.clone()).is_err()
             && let Some(context) = &mut self.contexts[usize::from(KERNEL_CONTEXT)]
         {

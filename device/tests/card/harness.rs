@@ -34,6 +34,9 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use zerocopy::{Immutable, IntoBytes};
 
 pub(crate) const RAM: usize = 64 << 20;
+/// A module of memory that can be unplugged: its guest-physical address, and its bytes.
+pub(crate) const MODULE: u64 = 1 << 32;
+pub(crate) const MODULE_SIZE: usize = 8 << 20;
 pub(crate) const TOKEN_LOG2: u8 = 6;
 pub(crate) const MCQ_LOG2: u8 = 6;
 pub(crate) const PTAG: u32 = 7;
@@ -48,7 +51,9 @@ pub(crate) struct Fabric {
 /// A guest with its card's memory.
 pub(crate) struct Guest {
     pub(crate) port: usize,
+    /// All memory that it has had, the module that is unplugged included.
     pub(crate) memory: GuestMemory,
+    map: GuestMemoryMmap,
     pub(crate) nic_memory: Arc<NicMemory>,
     pub(crate) address: NicAddress,
     pub(crate) kernel: Queues,
@@ -75,7 +80,7 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    fn new(guest: &GuestMemory, token_table: u64, mcq: u64) -> Self {
+    pub(crate) fn new(guest: &GuestMemory, token_table: u64, mcq: u64) -> Self {
         Self {
             token_table,
             mcq,
@@ -219,6 +224,11 @@ impl Fabric {
     pub(crate) fn open(&mut self, port: usize, context: u16) -> Process {
         let guest = &self.guests[port];
         let queues = guest.queues();
+        self.open_with(port, context, queues)
+    }
+
+    /// As [`open`](Self::open), with queues of the caller's choice.
+    pub(crate) fn open_with(&mut self, port: usize, context: u16, queues: Queues) -> Process {
         let create = CreateContext {
             context,
             token_table_log2: TOKEN_LOG2,
@@ -404,8 +414,9 @@ pub(crate) const VIRTUAL: u64 = 0x7f00_0000_0000;
 
 impl Guest {
     fn attach(port: usize, address: NicAddress) -> (Self, Card) {
-        let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).expect("RAM");
-        let memory = GuestMemory::new(Arc::new(map));
+        let ranges = [(GuestAddress(0), RAM), (GuestAddress(MODULE), MODULE_SIZE)];
+        let map = GuestMemoryMmap::from_ranges(&ranges).expect("RAM");
+        let memory = GuestMemory::new(Arc::new(map.clone()));
         let nic_memory = Arc::new(NicMemory::new().expect("NIC memory"));
         let mut next_free = 0x1000;
         let mut allocate = |size: usize| {
@@ -431,6 +442,7 @@ impl Guest {
             kernel: Queues::new(&memory, token_table, mcq),
             mdl_insert: memory.view(mdl_insert, 1).expect("in RAM"),
             memory,
+            map,
             nic_memory,
             address,
             next_free: Cell::new(next_free),
@@ -455,6 +467,13 @@ impl Guest {
         let token_table = self.allocate(table_size(TOKEN_LOG2));
         let mcq = self.allocate(mcq_size(MCQ_LOG2));
         Queues::new(&self.memory, token_table, mcq)
+    }
+
+    /// The memory table without the module.
+    pub(crate) fn without_module(&self) -> GuestMemory {
+        let (map, _module) =
+            self.map.remove_region(GuestAddress(MODULE), MODULE_SIZE as u64).expect("the module");
+        GuestMemory::new(Arc::new(map))
     }
 
     fn outcome(&self, tag: u64) -> Option<Status> {

@@ -8,6 +8,7 @@ mod harness;
 mod hostile;
 mod link_faults;
 mod memory;
+mod memory_table;
 mod peers;
 mod rdma;
 mod rdma_read;

@@ -201,6 +201,8 @@ struct vianic_counters {
 	__u64 async_errors;
 	__u64 contexts_broken;
 	__u64 connections;
+	__u64 memory_added;
+	__u64 memory_removed;
 };
 
 struct vianic_attach_request {

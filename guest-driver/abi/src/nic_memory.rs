@@ -226,6 +226,10 @@ counters! {
     contexts_broken,
     /// Connections made.
     connections,
+    /// Bytes of host memory that were plugged in while a driver was attached.
+    memory_added,
+    /// Bytes of host memory that were unplugged while a driver was attached.
+    memory_removed,
 }
 
 /// `ConfigSpace::magic`: the bytes "VNIC".

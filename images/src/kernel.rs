@@ -83,7 +83,7 @@ impl Kernel {
     /// If it can't be had.
     pub fn ensure(cache: &Cache, flavour: Flavour, progress: Progress<'_>) -> Result<Self> {
         let name = format!("kernel-{}", flavour.name());
-        let place = cache.artifact(&name, Stamp::new().text("kernel 4"), |folder| {
+        let place = cache.artifact(&name, Stamp::new().text("kernel 5"), |folder| {
             let archive = Archive::open(cache, &flavour.closure(vec![META.into()]))?;
             let download = cache.scratch()?;
             // Newer kernels are split: the image itself is a package of its own.

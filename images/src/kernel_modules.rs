@@ -26,8 +26,10 @@ const PORT: [&str; 6] = [
     "virtio_console",
 ];
 
-/// For guests with an ordinary network card: `modprobe virtio_net`.
-const NETWORK: [&str; 3] = ["failover", "net_failover", "virtio_net"];
+/// For guests with what QEMU can give them besides, each in the order of loading: an ordinary network card (`modprobe virtio_net`),
+/// a disk, a balloon. Loaded on demand.
+const CHAINS: [&[&str]; 3] =
+    [&["failover", "net_failover", "virtio_net"], &["virtio_blk"], &["virtio_balloon"]];
 
 /// Lists the modules that the agent loads at boot.
 const LIST: &str = "boot";
@@ -47,7 +49,7 @@ pub(crate) fn take(
     version: &str,
     folder: &Path,
 ) -> Result<()> {
-    let names = port(flavour).iter().chain(&NETWORK).copied().collect::<Vec<_>>();
+    let names = port(flavour).iter().chain(CHAINS.into_iter().flatten()).copied().collect::<Vec<_>>();
     let patterns = names.iter().map(|name| format!("*/{name}.ko*")).collect::<Vec<_>>();
     let tree = cache.scratch()?;
     apt::unpack(package, tree.path(), &patterns.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -66,14 +68,9 @@ pub(crate) fn take(
         })?;
         unpack(module, &place.join(format!("{name}.ko")))?;
     }
-    let files = [
-        (place.join("modules.dep"), dependencies(port(flavour)) + &dependencies(&NETWORK)),
-        (
-            folder.join(LIST),
-            port(flavour).iter().map(|name| format!("/lib/modules/{version}/{name}.ko\n")).collect(),
-        ),
-    ];
-    for (path, content) in files {
+    let dependencies: String = [port(flavour)].into_iter().chain(CHAINS).map(dependencies).collect();
+    let boot = port(flavour).iter().map(|name| format!("/lib/modules/{version}/{name}.ko\n")).collect();
+    for (path, content) in [(place.join("modules.dep"), dependencies), (folder.join(LIST), boot)] {
         fs::write(&path, content).at(path)?;
     }
     Ok(())

@@ -5,11 +5,16 @@
  * What a peer writes to a region that is deregistered goes over an unreliable connection, which stands when it is refused. Once a
  * descriptor that was posted after VipDeregisterMem has completed, not one byte of the memory may change.
  *
- * usage: churn NIC PEERS-NIC SECONDS SEED
+ * Either process may be killed once it is said that they are under way. The other one then loses its connections at any point of its
+ * rounds, checks what is around its regions, and ends; the exit status is 3.
+ *
+ * usage: churn NIC PEERS-NIC SECONDS SEED; 0 seconds: until the end of the input
  */
 #define _GNU_SOURCE
 
+#include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +39,9 @@
 #define MESSAGE_SIZE 64
 #define TIMEOUT 120000
 #define ADDRESS_SIZE 64
+#define FOREVER ((time_t)LONG_MAX)
+/* The exit status when the other process is gone. */
+#define LOST 3
 
 #define CHECK(call) expect(__LINE__, #call, (int)(call))
 #define FAIL(what) expect(__LINE__, (what), -1)
@@ -50,8 +58,13 @@ struct message {
 struct arena {
 	unsigned char *base, *region;
 	unsigned long mapped, length;
+	/* What the memory holds where nobody may write. */
+	unsigned char background;
 	VIP_MEM_HANDLE handle;
 };
+
+/* Where nobody may write to the memory of a round. */
+enum closed { NOTHING, GUARDS, ALL };
 
 struct worker {
 	int number, serves;
@@ -62,16 +75,21 @@ struct worker {
 	VIP_MEM_HANDLE handle;
 	int next_receive;
 	unsigned long rounds, bytes;
+	struct arena arena;
+	enum closed closed;
+	int lost;
 };
 
 static VIP_NIC_HANDLE nic;
 static VIP_NIC_ATTRIBUTES nic_attributes;
-static const char *peer_name;
-static time_t deadline;
+static const char *side_name;
+static unsigned long seed;
+static volatile time_t deadline;
 static volatile int closing;
 
 static pthread_mutex_t count_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned long refused;
+static int under_way;
 
 static void expect(int line, const char *what, int code)
 {
@@ -84,7 +102,9 @@ static void expect(int line, const char *what, int code)
 static void on_error(VIP_PVOID context, VIP_ERROR_DESCRIPTOR *error)
 {
 	(void)context;
-	if (error->ErrorCode != VIP_ERROR_RDMAW_PROT && !closing)
+	/* Who needs a connection that is lost notices by itself. */
+	if (error->ErrorCode != VIP_ERROR_RDMAW_PROT && error->ErrorCode != VIP_ERROR_CONN_LOST &&
+	    !closing)
 		FAIL("an error that nothing has caused");
 	pthread_mutex_lock(&count_lock);
 	refused += error->ErrorCode == VIP_ERROR_RDMAW_PROT;
@@ -113,6 +133,7 @@ static void map_arena(struct worker *worker, struct arena *arena, unsigned long 
 	unsigned long offset = below(&worker->random, PAGE);
 
 	arena->length = length;
+	arena->background = background;
 	arena->mapped = 2 * GUARD + ((offset + length + PAGE - 1) & ~(PAGE - 1));
 	arena->base = mmap(NULL, arena->mapped, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -159,7 +180,7 @@ static void fill_piece(unsigned char *bytes, unsigned long seed, int i, unsigned
 }
 
 /* The pieces, and nothing else, have changed. */
-static void check_arena(const struct arena *arena, unsigned long seed, unsigned char background)
+static void check_pieces(const struct arena *arena, unsigned long seed)
 {
 	unsigned char *expected = malloc(nic_attributes.MaxTransferSize);
 	const unsigned char *at = arena->base, *end = arena->base + arena->mapped;
@@ -172,16 +193,50 @@ static void check_arena(const struct arena *arena, unsigned long seed, unsigned 
 		piece(seed, arena->length, i, &offset, &size);
 		if (size == 0)
 			continue;
-		if (!is_all(at, (unsigned long)(arena->region + offset - at), background))
+		if (!is_all(at, (unsigned long)(arena->region + offset - at), arena->background))
 			FAIL("bytes beside those that were written have changed");
 		fill_piece(expected, seed, i, size);
 		if (memcmp(arena->region + offset, expected, size) != 0)
 			FAIL("what was written has not come");
 		at = arena->region + offset + size;
 	}
-	if (!is_all(at, (unsigned long)(end - at), background))
+	if (!is_all(at, (unsigned long)(end - at), arena->background))
 		FAIL("bytes behind those that were written have changed");
 	free(expected);
+}
+
+static void check_closed(const struct arena *arena, enum closed closed)
+{
+	const unsigned char *behind = arena->region + arena->length;
+
+	if (closed == ALL && !is_all(arena->base, arena->mapped, arena->background))
+		FAIL("memory has changed that is not registered any more");
+	if (closed == GUARDS &&
+	    !(is_all(arena->base, (unsigned long)(arena->region - arena->base), arena->background) &&
+	      is_all(behind, arena->mapped - (unsigned long)(behind - arena->base),
+		     arena->background)))
+		FAIL("bytes around a region have changed");
+}
+
+/* The other process is gone. */
+static void lose(struct worker *worker)
+{
+	check_closed(&worker->arena, worker->closed);
+	worker->lost = 1;
+	pthread_exit(NULL);
+}
+
+/* Returns if a wait for a descriptor has given one that was carried out. */
+static void check_done(struct worker *worker, VIP_RETURN code, const VIP_DESCRIPTOR *done)
+{
+	if (code == VIP_SUCCESS)
+		return;
+	if (code != VIP_DESCRIPTOR_ERROR)
+		expect(__LINE__, "a wait for a descriptor", (int)code);
+	if (done->Control.Status & VIP_STATUS_ERROR_MASK &
+	    ~(VIP_STATUS_DESC_FLUSHED_ERROR | VIP_STATUS_TRANSPORT_ERROR))
+		FAIL("a descriptor has an error that nothing has caused");
+	lose(worker);
 }
 
 /* --- Messages --- */
@@ -224,13 +279,12 @@ static void post_receive(struct worker *worker, int i)
 	CHECK(VipPostRecv(worker->reliable, descriptor(worker, i), worker->handle));
 }
 
-static void finish_send(VIP_VI_HANDLE vi)
+static void finish_send(struct worker *worker, VIP_VI_HANDLE vi)
 {
-	VIP_DESCRIPTOR *done;
+	VIP_DESCRIPTOR *done = NULL;
+	VIP_RETURN code = VipSendWait(vi, TIMEOUT, &done);
 
-	CHECK(VipSendWait(vi, TIMEOUT, &done));
-	if (done->Control.Status & VIP_STATUS_ERROR_MASK)
-		FAIL("a descriptor has an error");
+	check_done(worker, code, done);
 }
 
 /* Returns when the card has done with it. */
@@ -242,7 +296,7 @@ static void say(struct worker *worker, const struct message *what)
 	*room = *what;
 	fill_descriptor(d, room, worker->handle, sizeof(*room), NULL, 0);
 	CHECK(VipPostSend(worker->reliable, d, worker->handle));
-	finish_send(worker->reliable);
+	finish_send(worker, worker->reliable);
 }
 
 static void say_kind(struct worker *worker, enum kind kind)
@@ -258,11 +312,12 @@ static struct message hear(struct worker *worker, enum kind kind)
 {
 	int i = worker->next_receive;
 	struct message heard;
-	VIP_DESCRIPTOR *done;
+	VIP_DESCRIPTOR *done = NULL;
+	VIP_RETURN code = VipRecvWait(worker->reliable, TIMEOUT, &done);
 
-	CHECK(VipRecvWait(worker->reliable, TIMEOUT, &done));
-	if (done != descriptor(worker, i) || done->Control.Status & VIP_STATUS_ERROR_MASK)
-		FAIL("a receive that is not the next one, or has an error");
+	check_done(worker, code, done);
+	if (done != descriptor(worker, i))
+		FAIL("a receive that is not the next one");
 	heard = *message(worker, i);
 	if (heard.kind != (unsigned long)kind)
 		FAIL("a message that is not the next one");
@@ -290,7 +345,7 @@ static void write_pieces(struct worker *worker, const struct message *peer)
 		register_arena(&source);
 		fill_descriptor(d, source.region, source.handle, size, peer, offset);
 		CHECK(VipPostSend(worker->reliable, d, worker->handle));
-		finish_send(worker->reliable);
+		finish_send(worker, worker->reliable);
 		CHECK(VipDeregisterMem(nic, source.region, source.handle));
 		munmap(source.base, source.mapped);
 		worker->bytes += size;
@@ -313,22 +368,33 @@ static void post_strays(struct worker *worker, const struct arena *source,
 	}
 }
 
+/* Said once, when every thread of this process, and with it every thread of the other one, has done a round. */
+static void first_round_done(void)
+{
+	pthread_mutex_lock(&count_lock);
+	if (++under_way == THREADS) {
+		printf("%s under way\n", side_name);
+		fflush(stdout);
+	}
+	pthread_mutex_unlock(&count_lock);
+}
+
 static int round_trip(struct worker *worker, const struct arena *strays)
 {
-	unsigned char background = (unsigned char)(0x80 | below(&worker->random, 0x40));
+	struct arena *arena = &worker->arena;
 	struct message own, peer;
-	struct arena arena;
 	int i;
 
-	map_arena(worker, &arena,
+	map_arena(worker, arena,
 		  1 + below(&worker->random, 1UL << below(&worker->random, MAX_SIZE_LOG2 + 1)),
-		  background);
-	register_arena(&arena);
+		  (unsigned char)(0x80 | below(&worker->random, 0x40)));
+	worker->closed = GUARDS;
+	register_arena(arena);
 	memset(&own, 0, sizeof(own));
 	own.kind = OFFER;
-	own.address = (unsigned long)arena.region;
-	own.handle = arena.handle;
-	own.length = arena.length;
+	own.address = (unsigned long)arena->region;
+	own.handle = arena->handle;
+	own.length = arena->length;
 	own.seed = draw(&worker->random);
 	own.last = time(NULL) >= deadline;
 	say(worker, &own);
@@ -337,26 +403,29 @@ static int round_trip(struct worker *worker, const struct arena *strays)
 	write_pieces(worker, &peer);
 	say_kind(worker, WRITTEN);
 	hear(worker, WRITTEN);
-	check_arena(&arena, own.seed, background);
+	check_pieces(arena, own.seed);
 	say_kind(worker, CHECKED);
 	hear(worker, CHECKED);
 
 	/* From here on the peer writes what it will, before, while and after the region ends. */
 	post_strays(worker, strays, &peer, 0, STRAYS / 2);
-	CHECK(VipDeregisterMem(nic, arena.region, arena.handle));
+	CHECK(VipDeregisterMem(nic, arena->region, arena->handle));
 	/* What the card was copying at that moment, it has copied when this has completed. */
 	say_kind(worker, FENCE);
-	memset(arena.base, background ^ 0x40, arena.mapped);
+	arena->background ^= 0x40;
+	memset(arena->base, arena->background, arena->mapped);
+	worker->closed = ALL;
 	post_strays(worker, strays, &peer, STRAYS / 2, STRAYS);
 	for (i = 0; i < STRAYS; i++)
-		finish_send(worker->unreliable);
+		finish_send(worker, worker->unreliable);
 	say_kind(worker, QUIET);
 	hear(worker, FENCE);
 	hear(worker, QUIET);
-	if (!is_all(arena.base, arena.mapped, background ^ 0x40))
-		FAIL("memory has changed that is not registered any more");
-	munmap(arena.base, arena.mapped);
-	worker->rounds++;
+	check_closed(arena, worker->closed);
+	worker->closed = NOTHING;
+	munmap(arena->base, arena->mapped);
+	if (worker->rounds++ == 0)
+		first_round_done();
 	return worker->serves ? !own.last : !peer.last;
 }
 
@@ -371,7 +440,7 @@ static VIP_NET_ADDRESS *address(const struct worker *worker, const char *vi, con
 	if (made == NULL)
 		FAIL("out of memory");
 	name = (char *)made->HostAddress + length;
-	sprintf(name, "churn %d %s", worker->number, vi);
+	sprintf(name, "churn %lu %d %s", seed, worker->number, vi);
 	made->HostAddressLen = length;
 	made->DiscriminatorLen = (VIP_UINT16)strlen(name);
 	memcpy(made->HostAddress, host, length);
@@ -439,15 +508,27 @@ static void *work(void *context)
 	return NULL;
 }
 
+static void *await_end_of_input(void *unused)
+{
+	char byte;
+
+	/* Not by stdio: exit would wait for its lock. */
+	while (read(STDIN_FILENO, &byte, 1) > 0)
+		;
+	deadline = 0;
+	return unused;
+}
+
 /* Runs one process. Its threads of the same number meet. */
-static void run(const char *name, int serves, unsigned long seed, int tell, int hear_from)
+static int run(const char *name, int serves, int tell, int hear_from)
 {
 	struct worker workers[THREADS];
 	unsigned long rounds = 0, bytes = 0;
-	pthread_t threads[THREADS];
+	pthread_t threads[THREADS], reader;
 	char done = 1;
-	int i;
+	int i, lost = 0;
 
+	side_name = serves ? "server" : "client";
 	CHECK(VipOpenNic(name, &nic));
 	CHECK(VipQueryNic(nic, &nic_attributes));
 	CHECK(VipErrorCallback(nic, NULL, on_error));
@@ -456,6 +537,9 @@ static void run(const char *name, int serves, unsigned long seed, int tell, int 
 		    (ssize_t)nic_attributes.NicAddressLen)
 		FAIL("the other process is gone");
 	memset(workers, 0, sizeof(workers));
+	if (serves && deadline == FOREVER &&
+	    pthread_create(&reader, NULL, await_end_of_input, NULL) != 0)
+		FAIL("no thread");
 	for (i = 0; i < THREADS; i++) {
 		workers[i].number = i;
 		workers[i].serves = serves;
@@ -467,40 +551,72 @@ static void run(const char *name, int serves, unsigned long seed, int tell, int 
 		pthread_join(threads[i], NULL);
 		rounds += workers[i].rounds;
 		bytes += workers[i].bytes;
+		lost |= workers[i].lost;
 	}
+	if (lost)
+		return LOST;
 	/* Connections end from here on. */
 	closing = 1;
 	if (write(tell, &done, 1) < 0 || read(hear_from, &done, 1) != 1)
 		FAIL("the other process is gone");
 	CHECK(VipCloseNic(nic));
-	printf("%s: %lu rounds, %lu bytes written, %lu writes to ended regions refused\n", peer_name,
+	printf("%s: %lu rounds, %lu bytes written, %lu writes to ended regions refused\n", side_name,
 	       rounds, bytes, refused);
 	if (rounds < THREADS || refused == 0)
 		FAIL("too little has happened to show anything");
+	return 0;
+}
+
+/* One of the two processes that meet. */
+static pid_t start(char **names, int serves, const int *tell, const int *hear_from)
+{
+	pid_t child = fork();
+
+	if (child < 0)
+		FAIL("no process");
+	if (child == 0) {
+		/* So that the end of the other process is the end of the pipe. */
+		close(tell[0]);
+		close(hear_from[1]);
+		exit(run(names[serves ? 0 : 1], serves, tell[1], hear_from[0]));
+	}
+	return child;
 }
 
 int main(int argc, char **argv)
 {
-	int there[2], back[2], status = 0;
-	unsigned long seed;
-	pid_t child;
+	int there[2], back[2], status, killed = 0, lost = 0, i;
+	pid_t server, client;
 
 	if (argc != 5) {
 		fprintf(stderr, "usage: churn NIC PEERS-NIC SECONDS SEED\n");
 		return 2;
 	}
-	deadline = time(NULL) + atol(argv[3]);
+	deadline = atol(argv[3]) == 0 ? FOREVER : time(NULL) + atol(argv[3]);
 	seed = strtoul(argv[4], NULL, 10);
 	if (pipe(there) != 0 || pipe(back) != 0)
 		FAIL("no pipe");
-	child = fork();
-	peer_name = child == 0 ? "client" : "server";
-	if (child == 0) {
-		run(argv[2], 0, seed, back[1], there[0]);
-		return 0;
+	server = start(argv + 1, 1, there, back);
+	client = start(argv + 1, 0, back, there);
+	for (i = 0; i < 2; i++) {
+		close(there[i]);
+		close(back[i]);
 	}
-	run(argv[1], 1, seed, there[1], back[0]);
-	if (waitpid(child, &status, 0) != child || status != 0)
-		FAIL("the other process has failed");
-	return 0;
+	printf("server %d client %d\n", (int)server, (int)client);
+	fflush(stdout);
+	for (i = 0; i < 2; i++) {
+		if (wait(&status) < 0)
+			FAIL("no process to wait for");
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+			killed++;
+		else if (WIFEXITED(status) && WEXITSTATUS(status) == LOST)
+			lost++;
+		else if (status != 0)
+			FAIL("a process has failed");
+	}
+	if (killed + lost == 0)
+		return 0;
+	if (killed != 1 || lost != 1)
+		FAIL("a process is gone that nobody has killed");
+	return LOST;
 }

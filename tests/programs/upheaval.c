@@ -6,8 +6,9 @@
  */
 #define _GNU_SOURCE
 
+#include "loopback.h"
+
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,138 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <vipl.h>
-
-#define PAGE 4096UL
 #define HUGE_PAGE (2UL << 20)
 #define GIGABYTE (1UL << 30)
-#define SIZE (40 * PAGE)
-#define TIMEOUT 60000
-#define ADDRESS_SIZE 64
-#define DISCRIMINATOR "upheaval"
-
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-
-#define CHECK(call) expect(__LINE__, #call, (int)(call), VIP_SUCCESS)
-#define MUST(condition) expect(__LINE__, #condition, !(condition), 0)
-
-static VIP_NIC_HANDLE nic;
-static VIP_NIC_ATTRIBUTES nic_attributes;
-static VIP_VI_HANDLE client, server;
-/* A descriptor, and behind it the bytes that are written. */
-static unsigned char *source;
-static VIP_MEM_HANDLE source_handle;
-
-static void expect(int line, const char *what, int code, int expected)
-{
-	if (code == expected)
-		return;
-	fprintf(stderr, "upheaval.c:%d: %s (%d)\n", line, what, code);
-	_exit(1);
-}
-
-/* --- The card's way to the memory --- */
-
-static VIP_NET_ADDRESS *new_address(void)
-{
-	VIP_NET_ADDRESS *address = calloc(1, ADDRESS_SIZE);
-
-	MUST(address != NULL);
-	address->HostAddressLen = nic_attributes.NicAddressLen;
-	address->DiscriminatorLen = (VIP_UINT16)strlen(DISCRIMINATOR);
-	memcpy(address->HostAddress, nic_attributes.LocalNicAddress, nic_attributes.NicAddressLen);
-	memcpy(address->HostAddress + nic_attributes.NicAddressLen, DISCRIMINATOR,
-	       strlen(DISCRIMINATOR));
-	return address;
-}
-
-static void *serve(void *unused)
-{
-	VIP_NET_ADDRESS *local = new_address(), *remote = new_address();
-	VIP_VI_ATTRIBUTES attributes;
-	VIP_CONN_HANDLE connection;
-
-	CHECK(VipConnectWait(nic, local, TIMEOUT, remote, &attributes, &connection));
-	CHECK(VipConnectAccept(connection, server));
-	return unused;
-}
-
-static void open_nic(const char *name)
-{
-	VIP_NET_ADDRESS *address;
-	VIP_VI_ATTRIBUTES attributes;
-	void *memory = NULL;
-	pthread_t thread;
-	VIP_RETURN code;
-
-	CHECK(VipOpenNic(name, &nic));
-	CHECK(VipQueryNic(nic, &nic_attributes));
-	memset(&attributes, 0, sizeof(attributes));
-	attributes.ReliabilityLevel = VIP_SERVICE_RELIABLE_DELIVERY;
-	attributes.MaxTransferSize = nic_attributes.MaxTransferSize;
-	attributes.EnableRdmaWrite = VIP_TRUE;
-	CHECK(VipCreateVi(nic, &attributes, NULL, NULL, &client));
-	CHECK(VipCreateVi(nic, &attributes, NULL, NULL, &server));
-	address = new_address();
-	MUST(pthread_create(&thread, NULL, serve, NULL) == 0);
-	do
-		code = VipConnectRequest(client, address, address, TIMEOUT, &attributes);
-	while (code == VIP_NO_MATCH);
-	CHECK(code);
-	pthread_join(thread, NULL);
-	MUST(posix_memalign(&memory, PAGE, SIZE + PAGE) == 0);
-	source = memory;
-	CHECK(VipRegisterMem(nic, source, SIZE + PAGE, NULL, &source_handle));
-}
-
-static VIP_MEM_HANDLE register_memory(void *memory, unsigned long size)
-{
-	VIP_MEM_ATTRIBUTES attributes;
-	VIP_MEM_HANDLE handle;
-
-	memset(&attributes, 0, sizeof(attributes));
-	attributes.EnableRdmaWrite = VIP_TRUE;
-	CHECK(VipRegisterMem(nic, memory, size, &attributes, &handle));
-	return handle;
-}
-
-/* Has the card write @size bytes of @value to what was registered at @address. */
-static void write_by_card(const void *address, VIP_MEM_HANDLE handle, int value, unsigned long size)
-{
-	VIP_DESCRIPTOR *d = (VIP_DESCRIPTOR *)source, *done;
-
-	memset(source + PAGE, value, size);
-	memset(d, 0, sizeof(*d));
-	d->Control.Control = VIP_CONTROL_OP_RDMAWRITE;
-	d->Control.SegCount = 2;
-	d->Control.Length = (VIP_UINT32)size;
-	d->DS[0].Remote.Data.AddressBits = (unsigned long)address;
-	d->DS[0].Remote.Handle = handle;
-	d->DS[1].Local.Data.AddressBits = (unsigned long)source + PAGE;
-	d->DS[1].Local.Handle = source_handle;
-	d->DS[1].Local.Length = (VIP_UINT32)size;
-	CHECK(VipPostSend(client, d, source_handle));
-	CHECK(VipSendWait(client, TIMEOUT, &done));
-	MUST(!(done->Control.Status & VIP_STATUS_ERROR_MASK));
-}
-
-/* --- The world --- */
-
-static unsigned char *map(unsigned long size, int flags)
-{
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-
-	MUST(memory != MAP_FAILED);
-	return memory;
-}
-
-static int is_all(const unsigned char *bytes, unsigned long size, int value)
-{
-	return bytes[0] == value && memcmp(bytes, bytes + 1, size - 1) == 0;
-}
 
 static unsigned long counter(const char *name)
 {
@@ -195,7 +66,7 @@ static void test_fork(void)
 	MUST(is_all(memory, SIZE, 2));
 	MUST(write(go[1], &byte, 1) == 1 && waitpid(child, &status, 0) == child && status == 0);
 	MUST(is_all(memory, SIZE, 2));
-	CHECK(VipDeregisterMem(nic, memory, handle));
+	deregister_memory(memory, handle);
 	munmap(memory, SIZE);
 }
 
@@ -213,7 +84,7 @@ static void test_munmap(void)
 	memset(later, 5, SIZE);
 	write_by_card(memory, handle, 6, SIZE);
 	MUST(is_all(later, SIZE, 5));
-	CHECK(VipDeregisterMem(nic, memory, handle));
+	deregister_memory(memory, handle);
 	munmap(later, SIZE);
 }
 
@@ -227,7 +98,7 @@ static void test_mremap(void)
 	MUST(moved == place);
 	write_by_card(memory, handle, 7, SIZE);
 	MUST(is_all(moved, SIZE, 7));
-	CHECK(VipDeregisterMem(nic, memory, handle));
+	deregister_memory(memory, handle);
 	munmap(moved, SIZE);
 }
 
@@ -242,8 +113,6 @@ static void test_pressure(void)
 	memset(memory, 8, SIZE);
 	handle = register_memory(memory, SIZE);
 	for (round = 10; round < 13; round++) {
-		/* Without swap the advice does nothing; it is advice. */
-		(void)madvise(memory, SIZE, MADV_PAGEOUT);
 		hog = map(most, 0);
 		memset(hog, 9, most);
 		tell_kernel("/proc/sys/vm/compact_memory", "1");
@@ -256,7 +125,7 @@ static void test_pressure(void)
 	MUST(madvise(memory, SIZE, MADV_DONTNEED) == 0);
 	write_by_card(memory, handle, 14, SIZE);
 	MUST(is_all(memory, SIZE, 0));
-	CHECK(VipDeregisterMem(nic, memory, handle));
+	deregister_memory(memory, handle);
 	munmap(memory, SIZE);
 }
 
@@ -283,7 +152,7 @@ static void check_gigabyte(const char *kind, unsigned char *memory)
 		MUST(is_all(memory + offsets[i], SIZE, 20 + (int)i));
 		MUST(memory[offsets[i] - 1] == 1 && memory[offsets[i] + SIZE] == 1);
 	}
-	CHECK(VipDeregisterMem(nic, memory + 5, handle));
+	deregister_memory(memory + 5, handle);
 }
 
 static void test_huge_pages(void)
@@ -313,6 +182,6 @@ int main(int argc, char **argv)
 	test_munmap();
 	test_mremap();
 	test_pressure();
-	CHECK(VipCloseNic(nic));
+	close_nic();
 	return 0;
 }

@@ -1,5 +1,6 @@
 //! Guests and cards for one test.
 
+use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Builder {
     memory_mib: u32,
     on_reboot: OnReboot,
     device_arguments: Vec<String>,
-    qemu_arguments: Vec<&'static str>,
+    qemu_arguments: Vec<OsString>,
 }
 
 impl Builder {
@@ -79,8 +80,8 @@ impl Builder {
 
     /// More arguments for QEMU.
     #[must_use]
-    pub fn qemu_arguments(mut self, arguments: impl IntoIterator<Item = &'static str>) -> Self {
-        self.qemu_arguments.extend(arguments);
+    pub fn qemu_arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.qemu_arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -95,7 +96,7 @@ impl Builder {
             on_reboot: self.on_reboot,
             device,
             device_arguments: self.device_arguments,
-            qemu_arguments: self.qemu_arguments.into_iter().map(Into::into).collect(),
+            qemu_arguments: self.qemu_arguments,
             ..FabricConfig::new(image()?)
         };
         match Fabric::launch_in(RunDir::new()?, &config) {

@@ -253,8 +253,8 @@ static void vianic_mdl_insert(struct vianic_nic *nic, u32 handle)
 }
 
 /*
- * Gives a region another tag and other permissions, in the steps of abi/src/mrt.rs: what both
- * allow, the tag, what the new ones allow. When it returns the card goes by the new ones.
+ * Gives a region another tag and other permissions, in the steps of abi/src/mrt.rs. When it
+ * returns the card goes by the new ones.
  */
 int vianic_mrt_change(struct vianic_region *region, u32 ptag, u16 access)
 {
@@ -268,8 +268,11 @@ int vianic_mrt_change(struct vianic_region *region, u32 ptag, u16 access)
 	if (!mrt->online || region->epoch != mrt->epoch || !vianic_mdl_has_room(nic, &done))
 		goto out;
 	entry = vianic_mrt_entry(mrt, vianic_handle_index(region->handle));
+	/* What both allow comes first: the card may see the old tag with it, */
 	virt_store_release(&entry->access, entry->access & access);
+	/* or the new one, */
 	virt_store_release(&entry->ptag, ptag);
+	/* and what only the new ones allow no earlier than the new tag. */
 	virt_store_release(&entry->access, access);
 	vianic_mdl_insert(nic, region->handle);
 	status = vianic_command(nic, NULL, VIANIC_OPCODE_DRAIN_MDL, NULL);

@@ -78,7 +78,7 @@ static void vianic_attempt_end(struct vianic_vi *vi)
 	vianic_attempt_put(attempt);
 }
 
-/* The VI has been destroyed, and with it its attempt: the card has completed it. Under ctx->lock. */
+/* The VI is destroyed, and its attempt with it: the card has completed it. Under ctx->lock. */
 void vianic_peer_release(struct vianic_vi *vi)
 {
 	if (!vi->attempt)

@@ -259,8 +259,6 @@ impl Core {
         let body: &InlineBody = token.body_ref();
         let what = (token.descriptor, body.descriptor_handle, CONTROL_BYTES);
         let address = self.resolve_piece(rights, what).ok()??;
-        // The application wrote it last, and the completion goes there.
-        self.host.memory().prefetch_for_write(address);
         let location = Location { address, epoch: self.shadow.epoch() };
         let iorb = Iorb::plain(queue, token.descriptor, location, body)?;
         vi.admit(queue).ok()?.push_back(iorb);

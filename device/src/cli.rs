@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use log::LevelFilter;
 use thiserror::Error;
+use vianic_device::nic::pacing::Limits;
 use vianic_device::port::faults::Plan;
 use vianic_device::vito::frame::NicAddress;
 
@@ -44,6 +45,15 @@ pub(crate) struct Cli {
     /// off arrives without its second half. Reliable connections end with it, unreliable ones go on.
     #[arg(long, value_name = "PLAN")]
     pub(crate) faults: Option<Plan>,
+
+    /// Set the limits between which the cards copy and poll by load.
+    ///
+    /// LIMITS: busy=TIME,spaced=TIME,short=TIME,min-batch=NUMBER,max-batch=NUMBER, any of them. A Token Table in which nothing is found
+    /// is polled without pause for `busy` (50us), then with pauses for `spaced` (200us), and is then left to its doorbell; after
+    /// `short` (2us) already where other threads want the processor. A copy operation takes from `min-batch` (4) to
+    /// `max-batch` (64) entries, more under load. Times have units (us, ms); a batch has 256 entries at most.
+    #[arg(long, value_name = "LIMITS")]
+    pub(crate) poll: Option<Limits>,
 
     /// For tests of drivers: have the cards drop registrations from their shadow MRTs at random and drain the MDL as late as they may,
     /// by a schedule that the same SEED gives again.
@@ -165,6 +175,16 @@ mod tests {
     fn a_path_is_used_once() {
         assert_eq!(cards(&["--socket-path=a", "--socket-path=a"]), Err(CliError::SamePath("a".into())));
         assert_eq!(cards(&["--socket-path=a", "--stats-path=a"]), Err(CliError::SamePath("a".into())));
+    }
+
+    #[test]
+    fn limits_of_polling_are_given_together() {
+        let given = ["vianic-device", "--socket-path=a", "--poll=busy=1ms,max-batch=8"];
+        let limits = Cli::try_parse_from(given).expect("parses").poll.expect("limits");
+        assert_eq!((limits.busy_ns, limits.max_batch), (1_000_000, 8));
+        let bad = ["vianic-device", "--socket-path=a", "--poll=busy=soon"];
+        let error = Cli::try_parse_from(bad).expect_err("no time").to_string();
+        assert!(error.contains("busy=soon: a time is a number with a unit, as in 50us"), "{error}");
     }
 
     #[test]

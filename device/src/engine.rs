@@ -3,6 +3,7 @@
 
 mod crowding;
 mod inbox;
+mod poll_times;
 
 use std::fmt;
 use std::io;
@@ -20,10 +21,11 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::engine::crowding::Crowding;
 use crate::engine::inbox::Inbox;
+use crate::engine::poll_times::PollTimes;
 use crate::guest_memory::GuestMemory;
 use crate::nic::hostility::Hostility;
 use crate::nic::memory::NicMemory;
-use crate::nic::pacing::Poll;
+use crate::nic::pacing::{Limits, Poll};
 use crate::nic::{Card, registers};
 use crate::port::faults::{Counts, Plan};
 use crate::port::switch::Switch;
@@ -40,6 +42,8 @@ pub struct NicConfig {
     pub address: NicAddress,
     /// Its memory.
     pub memory: Arc<NicMemory>,
+    /// Of its copying and polling.
+    pub limits: Limits,
     /// For tests: how hard it is on its Kernel Agent.
     pub hostility: Option<Hostility>,
 }
@@ -89,6 +93,7 @@ enum Request {
     Reset(NicId, Sender<()>),
     UpdateMemory(NicId, GuestMemory, Sender<()>),
     EventBuffers(NicId),
+    SettleTimes(Sender<()>),
     Faults(Sender<Vec<Option<(Plan, Counts)>>>),
     SetFaults(NicId, Option<Plan>, Sender<()>),
     Stop,
@@ -201,6 +206,11 @@ impl EngineHandle {
         let _ = self.ask(|reply| Request::UpdateMemory(nic, memory, reply));
     }
 
+    /// Brings the cards' counters of time up to now.
+    pub fn settle_times(&self) {
+        let _ = self.ask(Request::SettleTimes);
+    }
+
     /// The faults of the cards' links, card by card: what is still to come of the plan, and what was done.
     #[must_use]
     pub fn faults(&self) -> Vec<Option<(Plan, Counts)>> {
@@ -230,6 +240,7 @@ struct Runner {
     nics: Vec<NicConfig>,
     switch: Switch,
     sinks: Vec<Option<Box<dyn EventSink>>>,
+    times: Vec<PollTimes>,
     requests: Receiver<Request>,
     manager: EventManager<Inbox>,
     inbox: event_manager::SubscriberId,
@@ -249,6 +260,7 @@ impl Runner {
         Ok(Self {
             switch: Switch::new(nics.iter().map(|nic| nic.address)),
             sinks: nics.iter().map(|_| None).collect(),
+            times: vec![PollTimes::asleep(0); nics.len()],
             nics,
             requests,
             manager,
@@ -320,7 +332,9 @@ impl Runner {
         while let Some(nic) = self.switch.awake(n) {
             n += 1;
             if let Some(card) = self.switch.running(nic) {
-                next = next.max(card.turn(now, patience));
+                let poll = card.turn(now, patience);
+                self.times[nic].enter(poll, now, &self.nics[nic].memory);
+                next = next.max(poll);
             }
         }
         let moved = self.switch.exchange();
@@ -401,6 +415,8 @@ impl Runner {
             Request::Pause(nic, reply) => {
                 self.unwatch(nic);
                 self.switch.pause(nic);
+                let now = self.now();
+                self.times[nic].enter(Poll::Asleep, now, &self.nics[nic].memory);
                 let _ = reply.send(());
             }
             Request::Resume(nic, host, reply) => {
@@ -422,6 +438,13 @@ impl Runner {
                 let _ = reply.send(());
             }
             Request::EventBuffers(nic) => self.deliver_events(nic),
+            Request::SettleTimes(reply) => {
+                let now = self.now();
+                for (times, nic) in self.times.iter_mut().zip(&self.nics) {
+                    times.settle(now, &nic.memory);
+                }
+                let _ = reply.send(());
+            }
             Request::Faults(reply) => {
                 let faults = |nic| self.switch.faults(nic).map(|faults| (faults.plan(), faults.counts()));
                 let _ = reply.send((0..self.switch.len()).map(faults).collect());
@@ -438,12 +461,14 @@ impl Runner {
         if !self.switch.is_vacant(nic) {
             return Status::INVALID_STATE;
         }
-        let NicConfig { address, memory, hostility } = self.nics[nic].clone();
+        let NicConfig { address, memory, limits, hostility } = self.nics[nic].clone();
         match Card::attach(address, memory, host.memory, request) {
             Ok(mut card) => {
                 if let Some(hostility) = hostility {
                     card.set_hostility(hostility);
                 }
+                card.set_limits(limits);
+                self.times[nic] = PollTimes::asleep(self.now());
                 self.switch.insert(nic, card);
                 self.sinks[nic] = Some(host.events);
                 self.watch(nic, host.doorbells);

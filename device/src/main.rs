@@ -90,6 +90,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let configs = nics.iter().map(|nic| NicConfig {
         address: nic.address,
         memory: nic.memory.clone(),
+        limits: cli.poll.unwrap_or_default(),
         hostility: hostility.clone(),
     });
     let engine = Engine::start(configs.collect()).context("cannot start the engine")?;

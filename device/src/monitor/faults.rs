@@ -51,6 +51,7 @@ mod tests {
     use crate::engine::{Engine, NicConfig};
     use crate::monitor::Nic;
     use crate::nic::memory::NicMemory;
+    use crate::nic::pacing::Limits;
     use crate::vito::frame::NicAddress;
 
     fn plans(desk: &Desk, line: &str) -> Vec<Option<String>> {
@@ -67,6 +68,7 @@ mod tests {
         let configs = nics.iter().map(|nic| NicConfig {
             address: nic.address,
             memory: nic.memory.clone(),
+            limits: Limits::default(),
             hostility: None,
         });
         let engine = Engine::start(configs.collect()).expect("an engine");

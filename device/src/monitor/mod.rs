@@ -34,7 +34,10 @@ impl Desk {
         let line = String::from_utf8_lossy(line);
         let mut words = line.split_ascii_whitespace();
         let answer = match words.next() {
-            Some("stats") if words.next().is_none() => Ok(stats::report(&self.nics)),
+            Some("stats") if words.next().is_none() => {
+                self.engine.settle_times();
+                Ok(stats::report(&self.nics))
+            }
             Some("faults") => faults::command(self, &words.collect::<Vec<_>>()),
             _ => Err(format!("unknown command {:?}; known: stats, faults", line.trim())),
         };

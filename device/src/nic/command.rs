@@ -95,7 +95,8 @@ impl Card {
             return Err(Status::INVALID_PARAMETER);
         }
         let layout = Layout { token_table, token_table_log2, mcq, mcq_log2 };
-        let context = Context::new(self.core.host.memory(), layout).map_err(|_| Status::INVALID_PARAMETER)?;
+        let context = Context::new(self.core.host.memory(), layout, self.core.limits)
+            .map_err(|_| Status::INVALID_PARAMETER)?;
         self.core.memory.clear_nra(number);
         self.contexts[usize::from(number)] = Some(context);
         Ok(())

@@ -86,14 +86,14 @@ impl Context {
     ///
     /// # Errors
     /// If its queues are not whole in guest RAM or of no allowed size.
-    pub fn new(memory: &GuestMemory, layout: Layout) -> Result<Self, NotMemory> {
+    pub fn new(memory: &GuestMemory, layout: Layout, limits: Limits) -> Result<Self, NotMemory> {
         Ok(Self {
             queues: Queues::new(memory, &layout)?,
             layout,
             acceptor: Acceptor::new(),
             producer: Producer::new(),
             backlog: VecDeque::new(),
-            pacing: Pacing::new(Limits::default()),
+            pacing: Pacing::new(limits),
             polled: false,
             broken: None,
             failed: false,

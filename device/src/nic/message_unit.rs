@@ -13,7 +13,7 @@ use crate::nic::completion::{CONTROL_BYTES, Outcome, ViNumber};
 use crate::nic::context::Context;
 use crate::nic::mdl::Drain;
 use crate::nic::memory::usize_of;
-use crate::nic::pacing::{Patience, Poll};
+use crate::nic::pacing::{Pacing, Patience, Poll};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights};
 use crate::nic::vi::{Refusal, Vi, ViState};
 use crate::nic::{Card, Core};
@@ -243,6 +243,7 @@ impl Core {
         let tokens = &batch[..found];
         self.memory.count(Counter::batches, 1);
         self.memory.count_max(Counter::batch_high_water, found as u64);
+        self.memory.count(Pacing::batches_counter(found), 1);
         tokens
     }
 

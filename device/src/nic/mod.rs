@@ -47,6 +47,7 @@ use crate::nic::host::Host;
 use crate::nic::hostility::Hostility;
 use crate::nic::memory::NicMemory;
 use crate::nic::out_post_fifo::OutPostFifo;
+use crate::nic::pacing::{Limits, Pacing};
 use crate::nic::shadow_mrt::{ProtectionFault, Rights, ShadowMrt};
 use crate::nic::transfer::Peer;
 use crate::nic::vi::ViState;
@@ -79,6 +80,8 @@ pub struct Core {
     memory: Arc<NicMemory>,
     host: Host,
     shadow: ShadowMrt,
+    /// Of every context's copying and polling.
+    limits: Limits,
     waiters: Waiters,
     events: Events,
     outbox: VecDeque<ControlFrame>,
@@ -177,7 +180,7 @@ impl Card {
             mcq_log2: request.mcq_log2,
         };
         let refuse = |NotMemory { .. }| Status::INVALID_PARAMETER;
-        let kernel_context = Context::new(&memory, layout).map_err(refuse)?;
+        let kernel_context = Context::new(&memory, layout, Limits::default()).map_err(refuse)?;
         let host = Host::new(memory, request).map_err(refuse)?;
         nic_memory.clear_nra(KERNEL_CONTEXT);
         nic_memory.clear_counters();
@@ -189,6 +192,7 @@ impl Card {
             shadow: ShadowMrt::new(&nic_memory),
             memory: nic_memory,
             host,
+            limits: Limits::default(),
             waiters: Waiters::default(),
             events: Events::default(),
             outbox: VecDeque::new(),
@@ -216,6 +220,14 @@ impl Card {
     /// Makes the card as hard on its Kernel Agent as the rules allow.
     pub fn set_hostility(&mut self, hostility: Hostility) {
         self.core.shadow.set_hostility(hostility);
+    }
+
+    /// Copies and polls within these limits, in place of the default ones.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.core.limits = limits;
+        for context in self.contexts.iter_mut().flatten() {
+            context.pacing = Pacing::new(limits);
+        }
     }
 
     /// The guest's memory is mapped anew. A context whose queues are no longer there fails.

@@ -8,20 +8,11 @@
 //! empty for [`Limits::spaced_ns`] more is left to the doorbell. Where processors are short ([`Patience::Short`]) it is left
 //! to the doorbell much sooner: a thread that sleeps and is woken gets the processor before threads that spin.
 
-/// The controllers' limits.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Fewest entries per copy operation.
-    pub min_batch: u32,
-    /// Most entries per copy operation.
-    pub max_batch: u32,
-    /// Nanoseconds without an entry until polling is spaced.
-    pub busy_ns: u64,
-    /// Nanoseconds of spaced polling without an entry until the table is left to the doorbell.
-    pub spaced_ns: u64,
-    /// Nanoseconds without an entry until the table is left to the doorbell where processors are short.
-    pub short_ns: u64,
-}
+mod limits;
+
+use vianic_abi::nic_memory::Counter;
+
+pub use limits::{BadLimits, LARGEST_BATCH, Limits};
 
 /// Whether there are processors to spare for polling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +21,6 @@ pub enum Patience {
     Full,
     /// Somebody else waits for this one.
     Short,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { min_batch: 4, max_batch: 64, busy_ns: 50_000, spaced_ns: 200_000, short_ns: 2_000 }
-    }
 }
 
 /// What to do about a Token Table.
@@ -94,6 +79,26 @@ impl Pacing {
         }
     }
 
+    /// The counter of copy operations that found so many entries, at least one.
+    #[inline]
+    #[must_use]
+    pub fn batches_counter(valid: usize) -> Counter {
+        const BY_LOG2: [Counter; 9] = [
+            Counter::batches_1,
+            Counter::batches_2,
+            Counter::batches_4,
+            Counter::batches_8,
+            Counter::batches_16,
+            Counter::batches_32,
+            Counter::batches_64,
+            Counter::batches_128,
+            Counter::batches_256,
+        ];
+        const { assert!(1 << (BY_LOG2.len() - 1) == LARGEST_BATCH as usize) };
+        let log2 = valid.checked_ilog2().unwrap_or(0) as usize;
+        BY_LOG2[log2.min(BY_LOG2.len() - 1)]
+    }
+
     /// The doorbell rang: polling starts over.
     pub fn woken(&mut self) {
         self.empty_since = None;
@@ -121,6 +126,39 @@ mod tests {
         assert_eq!(seen, [32, 16, 8, 4, 4, 4]);
         pacing.copied(2);
         assert_eq!(pacing.batch(), 4, "a table with a few entries keeps the batch");
+    }
+
+    #[test]
+    fn batches_are_counted_by_powers_of_two() {
+        let counters = [1, 2, 3, 4, 7, 8, 255, 256, 1000].map(Pacing::batches_counter);
+        assert_eq!(
+            counters,
+            [
+                Counter::batches_1,
+                Counter::batches_2,
+                Counter::batches_2,
+                Counter::batches_4,
+                Counter::batches_4,
+                Counter::batches_8,
+                Counter::batches_128,
+                Counter::batches_256,
+                Counter::batches_256,
+            ]
+        );
+    }
+
+    #[test]
+    fn recorded_loads_are_followed() {
+        let limits = Limits { min_batch: 2, max_batch: 32, ..Limits::default() };
+        // Entries that were posted before each copy operation, and the batch that should be asked for next: a burst, a steady
+        // stream of few, a burst that ends.
+        let burst = [(40, 4), (36, 8), (32, 16), (24, 32), (8, 32), (0, 16)];
+        let steady = [(3, 8), (1, 4), (3, 4), (3, 4), (2, 4), (0, 2)];
+        let mut pacing = Pacing::new(limits);
+        for (posted, next) in burst.into_iter().chain(steady) {
+            pacing.copied(posted.min(pacing.batch()));
+            assert_eq!(pacing.batch(), next, "after {posted}");
+        }
     }
 
     #[test]

@@ -203,6 +203,18 @@ struct vianic_counters {
 	__u64 connections;
 	__u64 memory_added;
 	__u64 memory_removed;
+	__u64 batches_1;
+	__u64 batches_2;
+	__u64 batches_4;
+	__u64 batches_8;
+	__u64 batches_16;
+	__u64 batches_32;
+	__u64 batches_64;
+	__u64 batches_128;
+	__u64 batches_256;
+	__u64 busy_ns;
+	__u64 spaced_ns;
+	__u64 asleep_ns;
 };
 
 struct vianic_attach_request {

@@ -230,6 +230,30 @@ counters! {
     memory_added,
     /// Bytes of host memory that were unplugged while a driver was attached.
     memory_removed,
+    /// Copy operations that found one valid entry.
+    batches_1,
+    /// Copy operations that found 2 or 3.
+    batches_2,
+    /// Copy operations that found 4 to 7.
+    batches_4,
+    /// Copy operations that found 8 to 15.
+    batches_8,
+    /// Copy operations that found 16 to 31.
+    batches_16,
+    /// Copy operations that found 32 to 63.
+    batches_32,
+    /// Copy operations that found 64 to 127.
+    batches_64,
+    /// Copy operations that found 128 to 255.
+    batches_128,
+    /// Copy operations that found 256.
+    batches_256,
+    /// Nanoseconds in which the card was polled without pause; each of these three is counted when another state begins.
+    busy_ns,
+    /// Nanoseconds in which the card was polled with pauses.
+    spaced_ns,
+    /// Nanoseconds in which the card waited for a doorbell or for its peers.
+    asleep_ns,
 }
 
 /// `ConfigSpace::magic`: the bytes "VNIC".

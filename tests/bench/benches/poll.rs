@@ -13,6 +13,7 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use vianic_device::engine::{Engine, NicConfig};
 use vianic_device::nic::memory::NicMemory;
+use vianic_device::nic::pacing::Limits;
 use vianic_device::socket::SocketFile;
 use vianic_device::vhost::{EngineCard, Server};
 use vianic_device::vito::frame::NicAddress;
@@ -71,8 +72,12 @@ fn poll(vi: *mut c_void, expected: c_int) {
 fn polls(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let memory = Arc::new(NicMemory::new().expect("NIC memory"));
-    let config =
-        NicConfig { address: NicAddress([2, 0, 0, 0, 0, 1]), memory: Arc::clone(&memory), hostility: None };
+    let config = NicConfig {
+        address: NicAddress([2, 0, 0, 0, 0, 1]),
+        memory: Arc::clone(&memory),
+        limits: Limits::default(),
+        hostility: None,
+    };
     let engine = Engine::start(vec![config]).expect("an engine");
     let path = directory.path().join("nic.sock");
     let card = Arc::new(EngineCard { engine: engine.handle(), nic: 0 });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use vianic_abi::nic_memory::Counters;
 use vianic_device::engine::{Engine, NicConfig};
 use vianic_device::nic::memory::NicMemory;
+use vianic_device::nic::pacing::Limits;
 use vianic_device::socket::SocketFile;
 use vianic_device::vhost::{EngineCard, Server};
 use vianic_device::vito::frame::NicAddress;
@@ -30,6 +31,7 @@ impl Cards {
             .map(|number| NicConfig {
                 address: NicAddress([2, 0, 0, 0, 0, number]),
                 memory: Arc::new(NicMemory::new().expect("NIC memory")),
+                limits: Limits::default(),
                 hostility: None,
             })
             .collect();

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::memory::{LocalSegment, MemoryAttributes, RegisteredBuffer, RemoteMemory, TagId};
 use crate::nic::Nic;
 
-/// Before each descriptor lies the reference to the pool that a posted descriptor keeps.
+/// Before each descriptor lies the reference to the pool that a posted descriptor keeps, and its index. It is written when the
+/// descriptor is taken from the pool, and only read after that: the card's core fetches the descriptor's line together with its neighbour.
 const HEADER: usize = 64;
 const _: () = assert!(HEADER as u64 == ALIGNMENT && size_of::<*const PoolMemory>() <= HEADER);
 
@@ -54,7 +55,10 @@ impl DescriptorPool {
     #[must_use]
     pub fn take(&self) -> Option<Descriptor> {
         let index = self.0.free.lock().pop()?;
-        Some(Descriptor { index, pool: Arc::clone(&self.0) })
+        let descriptor = Descriptor { index, pool: Arc::clone(&self.0) };
+        // SAFETY: the header is the block's own, and no descriptor that this module makes lets the card write there.
+        unsafe { descriptor.header().write((Arc::as_ptr(&self.0), index)) };
+        Some(descriptor)
     }
 }
 
@@ -103,6 +107,11 @@ impl Descriptor {
     fn block(&self) -> NonNull<u8> {
         // SAFETY: blocks of the pool have indices within the buffer, which starts somewhere.
         unsafe { NonNull::new_unchecked(self.pool.buffer.as_ptr().add(self.index * self.pool.stride)) }
+    }
+
+    #[inline]
+    fn header(&self) -> NonNull<(*const PoolMemory, usize)> {
+        self.block().cast()
     }
 
     #[inline]
@@ -197,16 +206,10 @@ impl Descriptor {
     /// Gives the descriptor away: from now on its address stands for it.
     #[inline]
     pub(crate) fn give_away(self) -> RawDescriptor {
-        let header = self.block().cast::<(*const PoolMemory, usize)>();
+        // It is never dropped: its reference to the pool is what the header stands for now.
         let this = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped, so that its reference to the pool is moved, not copied. The header is the
-        // block's own, and no descriptor that this module makes lets the card write there. `fill` (or zeroed memory) makes the
-        // segment count true, and the descriptor is whose it is given to.
-        unsafe {
-            let pool = std::ptr::read(&raw const this.pool);
-            header.write((Arc::into_raw(pool), this.index));
-            RawDescriptor::aligned(this.control())
-        }
+        // SAFETY: `fill` (or zeroed memory) makes the segment count true, and the descriptor is whose it is given to.
+        unsafe { RawDescriptor::aligned(this.control()) }
     }
 
     /// Takes a descriptor back.
@@ -215,7 +218,7 @@ impl Descriptor {
     /// It was given away, is not posted any more, and is taken back once.
     #[inline]
     pub(crate) unsafe fn take_back(raw: RawDescriptor) -> Self {
-        // SAFETY: `give_away` wrote the header.
+        // SAFETY: `take` wrote the header, and `give_away` left the reference to the pool that it stands for.
         unsafe {
             let (pool, index) = raw.as_ptr().byte_sub(HEADER).cast::<(*const PoolMemory, usize)>().read();
             Self { index, pool: Arc::from_raw(pool) }

@@ -217,7 +217,7 @@ fn cases(nic: &Nic, cores: Cores) -> anyhow::Result<Vec<Case<'_>>> {
 
 fn figure_of(case: &CaseResult) -> anyhow::Result<Measured> {
     let outcome: &Outcome = case.of_role(Role::Card).next().context("the card was not measured")?;
-    let missing = "no sample counts: all were taken while both cores were one";
+    let missing = "no round has samples of both card and limit that count: measure more rounds";
     Ok(Measured { figure: outcome.figure.context(missing)?, ratio: outcome.ratio.context(missing)? })
 }
 

@@ -10,7 +10,8 @@ use super::statistics::{Spread, percentile, sorted};
 /// several times faster. What was measured while a cache line was faster than this (nanoseconds, there and back) tells
 /// nothing about a card on another core, and is dropped ...
 const SAME_CORE_NS: f64 = 100.0;
-/// ... if at least this part of the probes was slower. Otherwise this may be a machine as fast as that.
+/// ... if at least this part of the probes was slower. Otherwise this may be a machine as fast as that. A contestant none of whose
+/// samples is left, as happens when there are few, is shown by those that it has; that all were to be dropped is shown beside.
 const ENOUGH: f64 = 0.1;
 
 /// What takes turns with one another.
@@ -93,9 +94,11 @@ impl Case<'_> {
     }
 
     fn result(&self, rounds: u32, taken: &[Vec<Taken>], good: impl Fn(&Taken) -> bool) -> CaseResult {
+        let none_left = |taken: &[Taken]| !taken.iter().any(&good);
         let figures = |taken: &[Taken]| -> Vec<Option<f64>> {
+            let all = none_left(taken);
             let of = |round| {
-                let samples = taken.iter().filter(|taken| taken.round == round && good(taken));
+                let samples = taken.iter().filter(|taken| taken.round == round && (all || good(taken)));
                 Spread::of(samples.map(|taken| self.quantity.of(&taken.sample, self.size)))
             };
             (0..rounds).map(|round| of(round).map(|spread| spread.median)).collect()
@@ -107,7 +110,9 @@ impl Case<'_> {
             let ratios =
                 figures.iter().zip(&limits).filter_map(|(figure, limit)| Some((*figure)? / (*limit)?));
             let samples = taken.iter().filter(|taken| good(taken)).count();
-            let singles = taken.iter().filter(|taken| good(taken)).flat_map(|taken| &taken.sample.singles);
+            let all = none_left(taken);
+            let singles = taken.iter().filter(|taken| all || good(taken));
+            let singles = singles.flat_map(|taken| &taken.sample.singles);
             Outcome {
                 name: contestant.name(),
                 role: contestant.role(),

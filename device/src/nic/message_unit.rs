@@ -133,9 +133,9 @@ impl Card {
     /// Accepts entries as long as they are what most are, with every thing looked up once. How many.
     #[inline]
     fn accept_plain(&mut self, number: u16, tokens: &[Token]) -> usize {
-        let Some(context) =
-            self.contexts[usize::from(number)].as_mut().filter(|context| context.broken.is_none())
-        else {
+        // The Kernel Agent's context has no descriptors.
+        let usable = |context: &&mut Context| context.broken.is_none() && number != KERNEL_CONTEXT;
+        let Some(context) = self.contexts[usize::from(number)].as_mut().filter(usable) else {
             return 0;
         };
         let accept = |token: &&Token| self.core.accept_plain(context, number, token).is_some();
@@ -241,9 +241,12 @@ impl Core {
         let (table, acceptor) = context.token_table();
         let found = acceptor.copy(table, &mut batch[..limit]);
         let tokens = &batch[..found];
-        self.memory.count(Counter::batches, 1);
-        self.memory.count_max(Counter::batch_high_water, found as u64);
-        self.memory.count(Pacing::batches_counter(found), 1);
+        // A poster that breaks the rules may have taken its entry back.
+        if found > 0 {
+            self.memory.count(Counter::batches, 1);
+            self.memory.count_max(Counter::batch_high_water, found as u64);
+            self.memory.count(Pacing::batches_counter(found), 1);
+        }
         tokens
     }
 

@@ -176,7 +176,19 @@ fn a_short_run_of_every_benchmark_has_a_report() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let device = vianic_tests::program("vianic-device", "vianic-device")?;
     let output = Command::new(vianic_tests::program("vianic", "vianic")?)
-        .args(["bench", "--rounds", "1", "--samples", "1", "--most", "16", "--json", "--report"])
+        .args([
+            "bench",
+            "--rounds",
+            "1",
+            "--samples",
+            "1",
+            "--patience",
+            "0",
+            "--most",
+            "16",
+            "--json",
+            "--report",
+        ])
         .arg(folder.path())
         .arg("--device")
         .arg(device)

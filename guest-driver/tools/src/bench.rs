@@ -9,6 +9,7 @@ pub mod cases;
 pub mod contestant;
 pub mod copies;
 pub mod loopback;
+pub mod placement;
 pub mod result;
 pub mod ring;
 pub mod rounds;

@@ -252,8 +252,20 @@ fn the_benchmarks_measure_the_card_beside_its_limit() {
     for (benchmark, quantity, with_singles) in
         [("latency", "latency", true), ("rate", "rate", false), ("bandwidth", "bandwidth", false)]
     {
-        let arguments =
-            [benchmark, "-d", &cards.name(0), "-s", "64", "--rounds", "2", "--samples", "2", "--json"];
+        let arguments = [
+            benchmark,
+            "-d",
+            &cards.name(0),
+            "-s",
+            "64",
+            "--rounds",
+            "2",
+            "--samples",
+            "2",
+            "--patience",
+            "0",
+            "--json",
+        ];
         let [result] = &json_lines(&succeeds(&run("vip-bench", &arguments)))[..] else { panic!("one line") };
         let [case] = &result.as_array().expect("cases")[..] else { panic!("one case: {result}") };
         assert_eq!((&case["quantity"], &case["size"]), (&Value::from(quantity), &Value::from(64)));

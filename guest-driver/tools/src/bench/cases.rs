@@ -1,5 +1,7 @@
 //! The cases that are measured: whom the card meets in each.
 
+use std::time::Duration;
+
 use clap::Args;
 use vipl::Nic;
 
@@ -55,11 +57,16 @@ pub struct Effort {
     /// Samples of everybody in each round
     #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
+
+    /// Wait so long in all for moments in which two cores are this machine's alone. Samples of other moments do not
+    /// count, unless there are no others
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub patience: u64,
 }
 
 impl From<Effort> for Rounds {
-    fn from(Effort { rounds, samples }: Effort) -> Self {
-        Self { rounds, samples }
+    fn from(Effort { rounds, samples, patience }: Effort) -> Self {
+        Self { rounds, samples, patience: Some(Duration::from_secs(patience)) }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Outcome {
     pub rounds: Vec<Option<f64>>,
     /// Samples that count.
     pub samples: usize,
-    /// Samples that were dropped, because both cores were one at the time.
+    /// Samples that were dropped, because both processors were one core at the time, or somebody else used one of the cores too.
     pub dropped: usize,
 }
 

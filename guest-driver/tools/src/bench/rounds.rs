@@ -1,18 +1,12 @@
 //! Takes samples in turns and makes results of them.
 
+use std::time::Duration;
+
 use super::beside::Cores;
-use super::bounce::Bounce;
 use super::contestant::{Contestant, Quantity, Role, Sample};
+use super::placement::{Judge, Placement, Watch};
 use super::result::{CaseResult, Outcome};
 use super::statistics::{Spread, percentile, sorted};
-
-/// Two virtual processors may be threads of one core now and of two cores a second later; threads of one core exchange a cache line
-/// several times faster. What was measured while a cache line was faster than this (nanoseconds, there and back) tells
-/// nothing about a card on another core, and is dropped ...
-const SAME_CORE_NS: f64 = 100.0;
-/// ... if at least this part of the probes was slower. Otherwise this may be a machine as fast as that. A contestant none of whose
-/// samples is left, as happens when there are few, is shown by those that it has; that all were to be dropped is shown beside.
-const ENOUGH: f64 = 0.1;
 
 /// What takes turns with one another.
 pub struct Case<'a> {
@@ -33,13 +27,24 @@ pub struct Rounds {
     pub rounds: u32,
     /// Samples of each contestant in each round, if it doesn't take fewer.
     pub samples: u32,
+    /// How long to wait in all for moments in which two cores are this machine's alone; samples of other moments do not count. `None`: all
+    /// samples count, as they last for longer than such a moment.
+    pub patience: Option<Duration>,
 }
 
-/// A sample and the placement at its time.
+/// A sample, and the placements before it and after it, if they matter.
 struct Taken {
     round: u32,
-    bounce_ns: f64,
+    placements: Option<[Placement; 2]>,
     sample: Sample,
+}
+
+impl Taken {
+    fn counts(&self, judge: Option<&Judge>) -> bool {
+        let accepted =
+            |judge: &Judge| self.placements.iter().flatten().all(|placement| judge.accepts(placement));
+        judge.is_none_or(accepted)
+    }
 }
 
 impl Rounds {
@@ -55,19 +60,18 @@ impl Rounds {
     ) -> anyhow::Result<Vec<CaseResult>> {
         let mut taken: Vec<Vec<Vec<Taken>>> =
             cases.iter().map(|case| case.contestants.iter().map(|_| Vec::new()).collect()).collect();
+        let mut watch = self.patience.map(|patience| Watch::new(cores, patience)).transpose()?;
         for contestant in cases.iter_mut().flat_map(|case| &mut case.contestants) {
             contestant.warm_up()?;
         }
         for round in 0..self.rounds {
             for (case, taken) in cases.iter_mut().zip(&mut taken) {
-                case.turns(cores, round, self.samples, taken)?;
+                case.turns(watch.as_mut(), round, self.samples, taken)?;
             }
             progress(round + 1);
         }
-        let probes = || taken.iter().flatten().flatten();
-        let slower = probes().filter(|taken| taken.bounce_ns >= SAME_CORE_NS).count();
-        let telling = slower as f64 >= probes().count() as f64 * ENOUGH;
-        let good = |taken: &Taken| !telling || taken.bounce_ns >= SAME_CORE_NS;
+        let judge = watch.as_ref().map(Watch::judge);
+        let good = |taken: &Taken| taken.counts(judge.as_ref());
         Ok(cases.iter().zip(taken).map(|(case, taken)| case.result(self.rounds, &taken, good)).collect())
     }
 }
@@ -75,24 +79,28 @@ impl Rounds {
 impl Case<'_> {
     fn turns(
         &mut self,
-        cores: Cores,
+        mut watch: Option<&mut Watch>,
         round: u32,
         samples: u32,
         taken: &mut [Vec<Taken>],
     ) -> anyhow::Result<()> {
         for turn in 0..samples {
             for (contestant, taken) in self.contestants.iter_mut().zip(&mut *taken) {
-                if turn < contestant.samples(samples) {
-                    let bounce_ns = Bounce::probe(cores)?;
-                    let sample = contestant.sample()?;
-                    contestant.rest();
-                    taken.push(Taken { round, bounce_ns, sample });
+                if turn >= contestant.samples(samples) {
+                    continue;
                 }
+                let before = watch.as_mut().map(|watch| watch.wait()).transpose()?;
+                let sample = contestant.sample()?;
+                contestant.rest();
+                let after = watch.as_mut().map(|watch| watch.look()).transpose()?;
+                taken.push(Taken { round, placements: before.zip(after).map(<[_; 2]>::from), sample });
             }
         }
         Ok(())
     }
 
+    /// A contestant none of whose samples is good, as happens when there are few, is shown by those that it has; that all were to be
+    /// dropped is shown beside.
     fn result(&self, rounds: u32, taken: &[Vec<Taken>], good: impl Fn(&Taken) -> bool) -> CaseResult {
         let none_left = |taken: &[Taken]| !taken.iter().any(&good);
         let figures = |taken: &[Taken]| -> Vec<Option<f64>> {

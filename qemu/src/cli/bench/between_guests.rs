@@ -56,7 +56,7 @@ pub(super) fn measure(
     session.launch(config).and_then(|fabric| {
         let outcome = session.unless_interrupted(&fabric, || {
             let _server = prepare(&fabric)?;
-            let (all, rounds) = (effort.rounds, Rounds { rounds: effort.rounds, samples: 1 });
+            let (all, rounds) = (effort.rounds, Rounds { rounds: effort.rounds, samples: 1, patience: None });
             let progress = |round| log::info!("measured round {round} of {all} between guests");
             rounds.run(cores, cases(&fabric, cores, benchmarks, sizes), progress)
         });

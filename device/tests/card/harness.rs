@@ -598,7 +598,7 @@ impl Guest {
         Descriptor { address, physical, handle, control: 0, immediate: 0, segments, indirect: false }
     }
 
-    fn write_descriptor(&self, descriptor: &Descriptor) {
+    pub(crate) fn write_descriptor(&self, descriptor: &Descriptor) {
         let control = ControlSegment {
             segment_count: u16::try_from(descriptor.segments.len()).expect("few"),
             control: descriptor.control,
@@ -619,6 +619,14 @@ impl Guest {
 
     pub(crate) fn holds(&self, buffer: &Buffer, length: u32, seed: u8) -> bool {
         (0..u64::from(length)).all(|i| self.memory.read::<u8>(buffer.physical + i) == Ok(pattern(seed, i)))
+    }
+}
+
+impl Descriptor {
+    /// The region that it is in.
+    pub(crate) fn region(&self) -> Buffer {
+        let length = u32::try_from(32 + 16 * self.segments.len()).expect("small").max(64);
+        Buffer { address: self.address, physical: self.physical, handle: self.handle, length }
     }
 }
 

@@ -12,3 +12,4 @@ mod memory_table;
 mod peers;
 mod rdma;
 mod rdma_read;
+mod two_ways;

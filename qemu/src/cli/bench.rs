@@ -2,6 +2,7 @@
 
 mod between_guests;
 mod direct;
+mod peers;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use vianic_bench::report;
 use vianic_tools::bench::cases::Effort;
 use vianic_tools::bench::table;
 
+use self::peers::Peer;
 use super::guests::Guests;
 use super::output;
 
@@ -31,9 +33,10 @@ Examples:
   vianic bench                                 Everything over the direct link
   vianic bench latency rate                    Two of the benchmarks
   vianic bench latency --peers                 Beside sockets and UCX
+  vianic bench latency rate --peers=dpdk       Beside DPDK's vhost-user
   vianic bench rate --rounds 3 --json | jq .
   vianic bench --guests --cpus 1               In two guests, beside TCP and UDP over virtio-net
-  vianic bench --all --peers --report /tmp/r   All there is; also writes report.html, plots and results.json
+  vianic bench --all --peers --report /tmp/r   Also between guests; also writes report.html, plots and results.json
 
 Exit status: 0 if everything was measured.")]
 pub(super) struct Bench {
@@ -42,10 +45,18 @@ pub(super) struct Bench {
     benchmarks: Vec<Benchmark>,
     #[command(flatten)]
     effort: Effort,
-    /// Measure peers too, in the same rounds: Unix and TCP sockets, and UCX over shared memory (Debian's ucx-utils,
-    /// unpacked into the cache).
-    #[arg(long)]
-    peers: bool,
+    /// Measure peers too, in the same rounds: those that are named, with commas between them, or sockets and ucx. Programs of
+    /// Debian's packages are unpacked into the cache.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PEER,...",
+        value_delimiter = ',',
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_values = ["sockets", "ucx"]
+    )]
+    peers: Vec<Peer>,
     /// Measure latency and bandwidth with messages of this size only (repeatable).
     #[arg(long = "size", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     sizes: Vec<u32>,
@@ -95,7 +106,7 @@ impl Bench {
         let mut document =
             Document { machine: Machine::this(), direct: vec![], scale: vec![], guests: vec![] };
         if !self.between_guests {
-            document.direct = direct.cases(&benchmarks, &self.sizes, self.peers)?;
+            document.direct = direct.cases(&benchmarks, &self.sizes, &self.peers)?;
             if wanted(Benchmark::Scale) {
                 document.scale = direct.scale(self.most)?;
             }
@@ -115,5 +126,42 @@ impl Bench {
         };
         output::print(text.as_bytes())?;
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    fn bench(words: &[&str]) -> Result<Bench, clap::Error> {
+        Line::try_parse_from(["bench"].iter().chain(words)).map(|line| line.bench)
+    }
+
+    #[test]
+    fn peers_are_named_or_the_usual_ones() -> Result<(), clap::Error> {
+        assert_eq!(bench(&["rate"])?.peers, []);
+        assert_eq!(bench(&["--peers"])?.peers, [Peer::Sockets, Peer::Ucx]);
+        assert_eq!(bench(&["--peers=dpdk"])?.peers, [Peer::Dpdk]);
+        assert_eq!(bench(&["--peers=dpdk,ucx"])?.peers, [Peer::Dpdk, Peer::Ucx]);
+        for wrong in [&["--peers=nobody"][..], &["--peers=dpdk", "--guests"]] {
+            assert!(bench(wrong).is_err(), "{wrong:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_follows_peers_is_a_benchmark() -> Result<(), clap::Error> {
+        for words in [["--peers", "rate"], ["--peers=ucx", "rate"]] {
+            assert_eq!(bench(&words)?.benchmarks, [Benchmark::Rate]);
+        }
+        Ok(())
     }
 }

@@ -48,6 +48,12 @@ impl Cores {
 }
 
 impl Core {
+    /// The number by which the system knows it.
+    #[must_use]
+    pub fn number(self) -> usize {
+        self.0
+    }
+
     /// Keeps the calling thread on this core, and what it starts from now on.
     ///
     /// # Errors

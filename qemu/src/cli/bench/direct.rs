@@ -7,22 +7,16 @@ use vianic::address::Address;
 use vianic::card::{Card, CardConfig};
 use vianic::run_dir::RunDir;
 use vianic::workspace;
-use vianic_bench::peers::ucx::{Test, Ucx, UcxTest};
 use vianic_bench::scale::{self, NICS, Object, ScaleResult, Target};
 use vianic_tools::bench::beside::Cores;
 use vianic_tools::bench::cases::{self, Effort};
-use vianic_tools::bench::contestant::Quantity;
 use vianic_tools::bench::result::CaseResult;
 use vianic_tools::bench::rounds::{Case, Rounds};
 use vianic_tools::cli::open_nic;
 use vipl::Nic;
 
+use super::peers::{Peer, Peers};
 use super::{Benchmark, sizes};
-
-/// Raw active messages are for messages that fit into an entry of UCX's queue.
-const RAW_MOST: u32 = 64;
-/// UCX has a window of its own; it is compared with the card's at this one.
-const PEERS_WINDOW: u32 = 64;
 
 /// The benchmarks, to be run.
 pub(super) struct Direct {
@@ -42,18 +36,16 @@ impl Direct {
         &self,
         benchmarks: &[Benchmark],
         sizes: &[u32],
-        peers: bool,
+        peers: &[Peer],
     ) -> Result<Vec<CaseResult>> {
-        let ucx = peers.then(|| Ucx::provide(&|step| log::info!("{step}"))).transpose()?;
+        let peers = Peers::provide(peers, self.cores)?;
         self.with_card(1, |card| {
             let nic = open_nic(card.nics.first().context("the card has no socket")?)?;
             let mut cases = Vec::new();
             for benchmark in benchmarks {
                 cases.extend(self.cases_of(*benchmark, sizes, &nic)?);
             }
-            if let Some(ucx) = &ucx {
-                cases.iter_mut().try_for_each(|case| self.add_peers(case, ucx))?;
-            }
+            peers.join(&mut cases)?;
             let rounds = self.rounds.rounds;
             self.rounds.run(self.cores, cases, |round| log::info!("measured round {round} of {rounds}"))
         })
@@ -75,19 +67,6 @@ impl Direct {
                 .collect(),
             Benchmark::Scale => Ok(vec![]),
         }
-    }
-
-    fn add_peers(&self, case: &mut Case<'_>, ucx: &Ucx) -> Result<()> {
-        if case.quantity == Quantity::Rate && case.window != PEERS_WINDOW {
-            return Ok(());
-        }
-        cases::sockets(case, self.cores)?;
-        let raw = (case.size <= RAW_MOST).then_some(Test::RawActiveMessages);
-        for test in raw.into_iter().chain([Test::ActiveMessages, Test::Tags]) {
-            let peer = UcxTest::new(ucx, self.cores, test, case.quantity, case.size);
-            case.contestants.push(Box::new(peer));
-        }
-        Ok(())
     }
 
     /// Measures with many objects, a card process for each kind of them.

@@ -1,16 +1,15 @@
 //! UCX over shared memory: active messages and tags, as its own `ucx_perftest` measures them between two processes.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use vianic_images::Progress;
-use vianic_images::apt::{Closure, Suite};
-use vianic_images::cache::Cache;
 use vianic_tools::bench::beside::Cores;
 use vianic_tools::bench::contestant::{Contestant, Quantity, Role, Sample};
+
+use super::unpacked::Unpacked;
 
 /// Messages of a run.
 const LATENCY_MESSAGES: u32 = 10_000;
@@ -24,7 +23,7 @@ const START: Duration = Duration::from_secs(10);
 /// The program.
 #[derive(Clone, Debug)]
 pub struct Ucx {
-    command: Vec<OsString>,
+    package: Unpacked,
 }
 
 /// A test of `ucx_perftest`.
@@ -45,26 +44,13 @@ impl Ucx {
     /// If the packages cannot be had.
     pub fn provide(progress: Progress<'_>) -> anyhow::Result<Self> {
         // Debian 13's is built to be started by MPI.
-        let closure = Closure {
-            suites: vec![Suite::Bookworm],
-            default_release: Suite::Bookworm,
-            packages: vec!["ucx-utils".into()],
-        };
-        let root = closure.unpack(&Cache::open()?, "ucx", progress).context("UCX (Debian's ucx-utils)")?;
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        let command = vec![
-            // The host's own loader and libraries may be too old for it.
-            libraries.join("ld-linux-x86-64.so.2").into(),
-            "--library-path".into(),
-            libraries.into(),
-            root.join("usr/bin/ucx_perftest").into(),
-        ];
-        Ok(Self { command })
+        Ok(Self { package: Unpacked::provide("ucx-utils", "ucx", progress)? })
     }
 
     fn command(&self, port: u16) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", LIMIT_SECONDS]).args(&self.command);
+        let test = self.package.command("usr/bin/ucx_perftest");
+        command.args(["--kill-after=5", LIMIT_SECONDS]).arg(test.get_program()).args(test.get_args());
         command.args(["-p", &port.to_string()]);
         command.env("UCX_TLS", "posix,self").env("UCX_WARN_UNUSED_ENV_VARS", "n");
         command.stdin(Stdio::null());

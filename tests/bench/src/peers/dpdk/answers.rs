@@ -1,0 +1,93 @@
+//! What `testpmd` answers.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use vianic_tools::bench::contestant::Sample;
+
+/// The packets of `size` bytes that came in a second, from `show port stats`: since the one before, by the clock that
+/// `testpmd` reads together with its counters.
+pub(super) fn throughput(text: &str, size: u32) -> anyhow::Result<Sample> {
+    let packets = number(text, "Rx-pps:")?;
+    ensure!(packets > 0, "no packet came back");
+    let bits = number(text, "Rx-bps:")?;
+    let bytes = bits as f64 / 8.0 / packets as f64;
+    ensure!(bytes.round() == f64::from(size), "packets had {bytes} bytes in place of {size}");
+    Ok(Sample { messages: packets, time: Duration::from_secs(1), singles: Vec::new() })
+}
+
+/// How many packets had been sent and had not come back, from what `stop` prints.
+pub(super) fn under_way(text: &str) -> anyhow::Result<u64> {
+    let [sent, came] = ["TX-packets:", "RX-packets:"].map(|label| number(text, label));
+    let (sent, came) = (sent?, came?);
+    sent.checked_sub(came).with_context(|| format!("{sent} packets were sent, and {came} came back"))
+}
+
+/// The number after the first such label.
+fn number(text: &str, label: &str) -> anyhow::Result<u64> {
+    let missing = || format!("no number at {label} in {text:?}");
+    let (_, rest) = text.split_once(label).with_context(missing)?;
+    rest.split_whitespace().next().and_then(|word| word.parse().ok()).with_context(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of testpmd 22.11, on a terminal.
+    const SHOWN: &str = "show port stats 0\r\r\n\r
+  ######################## NIC statistics for port 0  ########################\r
+  RX-packets: 171109     RX-missed: 0          RX-bytes:  10950976\r
+  RX-errors: 0\r
+  RX-nombuf:  0         \r
+  TX-packets: 171110     TX-errors: 0          TX-bytes:  10951040\r
+\r
+  Throughput (since last show)\r
+  Rx-pps:       987300          Rx-bps:    505497712\r
+  Tx-pps:       987300          Tx-bps:    505497712\r
+  ############################################################################\r
+";
+    const STOPPED: &str = "stop\r\r\nTelling cores to stop...\r
+Waiting for lcores to finish...\r
+\r
+  ---------------------- Forward statistics for port 0  ----------------------\r
+  RX-packets: 159904         RX-dropped: 0             RX-total: 159904\r
+  TX-packets: 159968         TX-dropped: 0             TX-total: 159968\r
+  ----------------------------------------------------------------------------\r
+\r
+  +++++++++++++++ Accumulated forward statistics for all ports+++++++++++++++\r
+  RX-packets: 159904         RX-dropped: 0             RX-total: 159904\r
+  TX-packets: 159968         TX-dropped: 0             TX-total: 159968\r
+  ++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++\r
+\r
+Done.\r
+";
+    /// When nothing came.
+    const SILENT: &str = "  Rx-pps:            0          Rx-bps:            0\r\n";
+
+    #[test]
+    fn packets_are_counted_by_the_second() {
+        let sample = throughput(SHOWN, 64).expect("a sample");
+        assert_eq!((sample.messages, sample.time), (987_300, Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn packets_of_another_size_are_an_error() {
+        assert!(throughput(SHOWN, 65).is_err());
+        assert!(throughput(SHOWN, 63).is_err());
+    }
+
+    #[test]
+    fn packets_under_way_are_those_that_did_not_come_back() {
+        assert_eq!(under_way(STOPPED).expect("counters"), 64);
+        assert!(under_way("RX-packets: 2\r\n TX-packets: 1\r\n").is_err());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        for text in ["", "Command not found\r\n", "  Rx-pps:", "  Rx-pps: many", SILENT] {
+            assert!(throughput(text, 64).is_err(), "{text}");
+            assert!(under_way(text).is_err(), "{text}");
+        }
+    }
+}

@@ -41,19 +41,22 @@ rm -f artifacts/*.log
 step "packages" 10 ci/dependencies.sh
 step "format" 2 cargo fmt --all --check
 step "lints" 20 cargo clippy --workspace --all-targets --locked -- -D warnings
+# Cargo compiles a crate anew for every set of features that the chosen packages ask of it. Chosen are those of "build" or, for what is
+# not optimised, all of the workspace: from both choices the same features follow wherever they are made.
 step "build" 20 cargo build --release --locked -p vianic -p vianic-device -p vianic-tools -p vipl
+step "instructions per message" 10 cargo test --release --locked -p vianic -p vianic-bench --test instructions -- --nocapture
+step "build of the tests" 20 cargo build --workspace --locked --lib --bins --examples --tests
 step "unit and component tests" 20 cargo test --workspace --exclude vianic-tests --locked
-step "instructions per message" 10 cargo test --release -p vianic-bench --locked --test instructions -- --nocapture
 step "documentation" 10 env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
-step "direct link" 10 cargo test -p vianic-tests --locked --test direct -- --test-threads=1
-step "coverage of the conformance suite" 10 cargo test -p vianic-tests --locked --test coverage
-step "installation" 10 cargo test -p vianic-tests --locked --test install
+step "direct link" 10 cargo test --workspace --locked --test direct -- --test-threads=1
+step "coverage of the conformance suite" 10 cargo test --workspace --locked --test coverage
+step "installation" 10 cargo test --workspace --locked --test install
 if [ "${1:-}" != quick ]; then
-	step "kernel module on Debian 12, 13 and 13 backports" 15 cargo test -p vianic-tests --locked --test module
+	step "kernel module on Debian 12, 13 and 13 backports" 15 cargo test --workspace --locked --test module
 	for file in tests/tests/*.rs; do
 		name=$(basename "$file" .rs)
 		case $name in coverage | direct | install | module) continue ;; esac
-		step "guests: $name" 20 cargo test -p vianic-tests --locked --test "$name" -- --test-threads=1
+		step "guests: $name" 20 cargo test --workspace --locked --test "$name" -- --test-threads=1
 	done
 fi
 

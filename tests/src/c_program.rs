@@ -109,7 +109,7 @@ fn programs(sources: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// Links with this build's VIPL, under the names that programs look for in `directory`.
 fn link_vipl(command: &mut Command, directory: &Path) -> Result<()> {
-    let library = program("vipl", "libvipl.so")?;
+    let library = program("libvipl.so")?;
     for name in ["libvipl.so", "libvipl.so.1"] {
         std::os::unix::fs::symlink(&library, directory.join(name))?;
     }

@@ -20,8 +20,8 @@ impl Installation {
     /// If something does not compile, or `make install` fails.
     pub fn new() -> Result<Self> {
         let place = RunDir::new()?;
-        let library = program("vipl", "libvipl.so")?;
-        program("vianic-tools", "vip-info")?;
+        let library = program("libvipl.so")?;
+        program("vip-info")?;
         program::device()?;
         let built = library.parent().context("the library is in a folder")?;
         run(Command::new("make")

@@ -15,7 +15,7 @@ const WAYS: [(&str, &[&str]); 2] = [
 #[test]
 fn cards_and_sockets_are_measured_in_the_same_guests() -> Result<()> {
     let report = tempfile::tempdir()?;
-    let output = Command::new(program("vianic", "vianic")?)
+    let output = Command::new(program("vianic")?)
         .args([
             "bench",
             "latency",
@@ -30,7 +30,7 @@ fn cards_and_sockets_are_measured_in_the_same_guests() -> Result<()> {
             "4096",
         ])
         .arg("--device")
-        .arg(program("vianic-device", "vianic-device")?)
+        .arg(program("vianic-device")?)
         .arg("--report")
         .arg(report.path())
         .output()?;

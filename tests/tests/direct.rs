@@ -9,7 +9,7 @@ use serde_json::Value;
 use vianic_tests::DirectCards;
 
 fn tool(name: &str) -> Result<PathBuf> {
-    vianic_tests::program("vianic-tools", name)
+    vianic_tests::program(name)
 }
 
 /// Starts a tool as a server and waits until a client can connect.
@@ -159,7 +159,7 @@ fn the_examples_run() -> Result<()> {
         ("rdma", "65536 bytes written, 65536 read back"),
         ("completion_queue", "8 messages from 8 VIs"),
     ] {
-        let output = Command::new(vianic_tests::example("vipl", name)?).arg(cards.nic(0)).output()?;
+        let output = Command::new(vianic_tests::example(name)?).arg(cards.nic(0)).output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(
             output.status.success() && said.contains(says),
@@ -174,8 +174,8 @@ fn the_examples_run() -> Result<()> {
 #[test]
 fn a_short_run_of_every_benchmark_has_a_report() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let device = vianic_tests::program("vianic-device", "vianic-device")?;
-    let output = Command::new(vianic_tests::program("vianic", "vianic")?)
+    let device = vianic_tests::program("vianic-device")?;
+    let output = Command::new(vianic_tests::program("vianic")?)
         .args([
             "bench",
             "--rounds",

@@ -1,7 +1,7 @@
 //! What a program pays that polls a work queue which has nothing to give: VIPL's `VipRecvDone` as C calls it, over the direct link.
 //!
 //! ```sh
-//! cargo bench -p vianic-bench --bench poll
+//! cargo bench -p vipl --bench poll
 //! ```
 #![expect(unsafe_code, reason = "calls the C interface")]
 

@@ -6,7 +6,7 @@ use super::beside::Cores;
 use super::contestant::{Contestant, Role, Sample, exchanges, one_by_one};
 
 /// Exchanges of a probe.
-const PROBE: u32 = 100;
+const PROBE: u32 = 28;
 
 /// On a cache line of its own; two of them, as processors fetch lines in pairs.
 #[repr(align(128))]
@@ -33,7 +33,7 @@ impl Bounce {
     /// None that a working machine has.
     pub fn probe(cores: Cores) -> anyhow::Result<f64> {
         let sample = Self::new(cores, PROBE).sample()?;
-        Ok(sample.time.as_secs_f64() * 1e9 / f64::from(PROBE))
+        Ok(sample.time.as_secs_f64() * 1e9 / sample.messages as f64)
     }
 }
 
@@ -60,7 +60,7 @@ impl Contestant for Bounce {
                 }
             },
             || {
-                one_by_one(self.messages, || {
+                one_by_one(self.messages, &mut || {
                     number += 1;
                     there.0.store(number, Ordering::Release);
                     while back.0.load(Ordering::Acquire) != number {

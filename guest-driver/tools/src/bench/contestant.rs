@@ -5,8 +5,13 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Exchanges before each sample that are not measured: the first one wakes whoever answers.
+/// Messages before each sample of many at once that are not measured: the first one wakes whoever answers.
 pub const WARM_UP: u32 = 8;
+
+/// Exchanges, one at a time, that follow each other at once. Between two groups of them preparations may be made.
+pub const GROUP: u32 = 32;
+/// The first ones of each group are not measured: what prepared it may not be over.
+const LEAD: u32 = 4;
 
 /// What is measured, and so in which unit figures are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
@@ -97,32 +102,76 @@ pub trait Contestant {
     fn rest(&mut self) {}
 }
 
-/// How many exchanges a sample of `messages` single ones takes.
-#[must_use]
-pub fn exchanges(messages: u32) -> u32 {
-    WARM_UP + 2 * messages
+/// Something that is done again and again, once at a time.
+pub trait Exchange {
+    /// What is needed for the next [`GROUP`] of them. It takes no time of theirs.
+    ///
+    /// # Errors
+    /// When it does not work.
+    fn prepare(&mut self, exchanges: u32) -> anyhow::Result<()> {
+        let _ = exchanges;
+        Ok(())
+    }
+    /// Once.
+    ///
+    /// # Errors
+    /// When it does not work.
+    fn exchange(&mut self) -> anyhow::Result<()>;
 }
 
-/// Times exchanges that follow one another: all together without a look at the clock, then each alone.
+impl<F: FnMut() -> anyhow::Result<()>> Exchange for F {
+    fn exchange(&mut self) -> anyhow::Result<()> {
+        self()
+    }
+}
+
+/// How many exchanges a sample of at least `messages` single ones takes: as many before they are measured, then measured together, and
+/// then each alone.
+#[must_use]
+pub fn exchanges(messages: u32) -> u32 {
+    3 * groups(messages) * GROUP
+}
+
+fn groups(messages: u32) -> u32 {
+    messages.div_ceil(GROUP - LEAD)
+}
+
+/// Times exchanges that follow one another: together, without a look at the clock within a group of them, then each alone.
 ///
 /// # Errors
 /// The exchange's own.
-pub fn one_by_one(messages: u32, mut exchange: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Sample> {
-    for _ in 0..WARM_UP {
-        exchange()?;
+pub fn one_by_one(messages: u32, each: &mut impl Exchange) -> anyhow::Result<Sample> {
+    let groups = groups(messages);
+    for _ in 0..groups {
+        together(each)?;
     }
+    let time = (0..groups).map(|_| together(each)).sum::<anyhow::Result<Duration>>()?;
+    let mut singles = Vec::with_capacity((groups * (GROUP - LEAD)) as usize);
+    for _ in 0..groups {
+        lead(each)?;
+        let mut before = Instant::now();
+        for _ in LEAD..GROUP {
+            each.exchange()?;
+            let now = Instant::now();
+            singles.push(u64::try_from((now - before).as_nanos())?);
+            before = now;
+        }
+    }
+    Ok(Sample { messages: singles.len() as u64, time, singles })
+}
+
+/// How long the measured exchanges of a group take.
+fn together(each: &mut impl Exchange) -> anyhow::Result<Duration> {
+    lead(each)?;
     let begin = Instant::now();
-    for _ in 0..messages {
-        exchange()?;
+    for _ in LEAD..GROUP {
+        each.exchange()?;
     }
-    let time = begin.elapsed();
-    let mut singles = Vec::with_capacity(messages as usize);
-    let mut before = Instant::now();
-    for _ in 0..messages {
-        exchange()?;
-        let now = Instant::now();
-        singles.push(u64::try_from((now - before).as_nanos())?);
-        before = now;
-    }
-    Ok(Sample { messages: messages.into(), time, singles })
+    Ok(begin.elapsed())
+}
+
+/// The beginning of a group.
+fn lead(each: &mut impl Exchange) -> anyhow::Result<()> {
+    each.prepare(GROUP)?;
+    (0..LEAD).try_for_each(|_| each.exchange())
 }

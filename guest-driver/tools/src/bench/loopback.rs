@@ -8,7 +8,7 @@ use vipl::{
     ViAttributes, Work, net_address,
 };
 
-use super::contestant::{Contestant, Role, Sample, WARM_UP, exchanges, one_by_one};
+use super::contestant::{Contestant, Exchange, GROUP, Role, Sample, WARM_UP, one_by_one};
 use super::copies::Pool;
 use crate::cli::both_sides;
 
@@ -82,27 +82,12 @@ impl Loopback {
 
     /// One send at a time, from its post until it, or the receive, is complete.
     fn singly(&mut self, messages: u32, until: Queue) -> anyhow::Result<Sample> {
-        let Self { from, to, sends, .. } = self;
-        let mut receives = Vec::with_capacity(exchanges(messages) as usize);
-        let sample = one_by_one(messages, || {
-            let send = match sends.pop() {
-                Some(send) => send,
-                None => next(from, Queue::Send)?,
-            };
-            post(from, Queue::Send, send)?;
-            match until {
-                Queue::Send => sends.push(next(from, Queue::Send)?),
-                Queue::Receive => receives.push(next(to, Queue::Receive)?),
-            }
-            Ok(())
-        })?;
-        while receives.len() < exchanges(messages) as usize {
-            receives.push(next(to, Queue::Receive)?);
+        let mut singly = Singly { loopback: self, until, taken: Vec::new(), posted: GROUP };
+        let sample = one_by_one(messages, &mut singly)?;
+        singly.prepare(GROUP)?;
+        if self.sends.is_empty() {
+            self.sends.push(next(&self.from, Queue::Send)?);
         }
-        if sends.is_empty() {
-            sends.push(next(from, Queue::Send)?);
-        }
-        receives.into_iter().try_for_each(|receive| post(to, Queue::Receive, receive))?;
         Ok(sample)
     }
 
@@ -140,6 +125,46 @@ impl Loopback {
             }
         }
         Ok(Sample { messages: messages.into(), time: begin.elapsed(), singles: Vec::new() })
+    }
+}
+
+/// Sends one at a time, to receives that have been posted before: [`GROUP`] of them between samples.
+struct Singly<'a> {
+    loopback: &'a mut Loopback,
+    until: Queue,
+    /// Receives to post again.
+    taken: Vec<Descriptor>,
+    /// How many receives wait for messages.
+    posted: u32,
+}
+
+impl Exchange for Singly<'_> {
+    fn prepare(&mut self, exchanges: u32) -> anyhow::Result<()> {
+        let to = &self.loopback.to;
+        for _ in self.posted..exchanges {
+            let receive = match self.taken.pop() {
+                Some(receive) => receive,
+                None => next(to, Queue::Receive)?,
+            };
+            post(to, Queue::Receive, receive)?;
+        }
+        self.posted = exchanges;
+        Ok(())
+    }
+
+    fn exchange(&mut self) -> anyhow::Result<()> {
+        let Loopback { from, to, sends, .. } = &mut *self.loopback;
+        let send = match sends.pop() {
+            Some(send) => send,
+            None => next(from, Queue::Send)?,
+        };
+        post(from, Queue::Send, send)?;
+        self.posted -= 1;
+        match self.until {
+            Queue::Send => sends.push(next(from, Queue::Send)?),
+            Queue::Receive => self.taken.push(next(to, Queue::Receive)?),
+        }
+        Ok(())
     }
 }
 
@@ -234,7 +259,7 @@ impl<'a> CardUse<'a> {
         messages: u32,
     ) -> anyhow::Result<Self> {
         let (window, receives) = match pattern {
-            Pattern::Completion | Pattern::Receipt => (1, exchanges(messages)),
+            Pattern::Completion | Pattern::Receipt => (1, GROUP),
             Pattern::Stream => (window, window),
         };
         let loopback = Loopback::new(nic, size, window, receives)?;

@@ -121,7 +121,7 @@ impl Contestant for TokenRing {
             let sample = match quantity {
                 Quantity::Latency => {
                     let mut number = 0;
-                    one_by_one(messages, || {
+                    one_by_one(messages, &mut || {
                         number += 1;
                         post(number);
                         sum = sum.wrapping_add(completions.wait(number));

@@ -113,7 +113,7 @@ fn answer(stream: &mut dyn Stream, request: Request) -> io::Result<()> {
 fn ask(stream: &mut dyn Stream, request: Request) -> anyhow::Result<Sample> {
     let mut message = vec![1; request.size as usize];
     match request.quantity {
-        Quantity::Latency => one_by_one(request.messages, || {
+        Quantity::Latency => one_by_one(request.messages, &mut || {
             send(stream, &message)?;
             Ok(receive(stream, &mut message)?)
         }),
@@ -275,7 +275,7 @@ pub fn client(server: SocketAddr, protocol: Protocol, request: Request) -> anyho
             socket.connect(server)?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             let mut message = vec![1; request.size as usize];
-            one_by_one(request.messages, || datagram_there_and_back(&socket, &mut message))
+            one_by_one(request.messages, &mut || datagram_there_and_back(&socket, &mut message))
         }
     }
 }
@@ -308,11 +308,12 @@ mod tests {
         for quantity in [Quantity::Latency, Quantity::Rate, Quantity::Bandwidth] {
             let request = Request { quantity, size: 100, messages: 10 };
             let sample = client(server, Protocol::Tcp, request).expect("served");
-            assert_eq!(sample.messages, 10);
+            assert!(sample.messages >= 10);
             assert!(!sample.time.is_zero());
         }
         let request = Request { quantity: Quantity::Latency, size: 100, messages: 10 };
-        assert_eq!(client(server, Protocol::Udp, request).expect("served").singles.len(), 10);
+        let sample = client(server, Protocol::Udp, request).expect("served");
+        assert!(sample.messages >= 10 && sample.singles.len() as u64 == sample.messages);
         assert!(client(server, Protocol::Udp, Request { quantity: Quantity::Rate, ..request }).is_err());
     }
 }

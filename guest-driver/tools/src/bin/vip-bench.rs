@@ -84,7 +84,7 @@ enum Peer {
         /// Bytes of a message
         #[arg(short = 's', long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
         size: u32,
-        /// Messages
+        /// Messages, at least
         #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
         messages: u32,
     },

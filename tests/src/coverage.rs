@@ -272,7 +272,7 @@ const INTRODUCTION: &str = "# Conformance of VIPL
 
 What the tests of [tests/conformance](../tests/conformance) show of what the [manual](../guest-driver/vipl/man) and
 [vipl.h](../guest-driver/vipl/include/vipl.h) document. This page is made from the suite's `--list` by `tests/src/coverage.rs`, and a
-test checks that it is current; `VIANIC_UPDATE_DOCS=1 cargo test -p vianic-tests --test coverage` makes it again. The suite notes what
+test checks that it is current; `VIANIC_UPDATE_DOCS=1 cargo test --workspace --test coverage` makes it again. The suite notes what
 a test has seen while it runs. With `--strict`, as this project runs it, a test that has not seen all that it is listed for here has failed.
 
 ";

@@ -17,7 +17,7 @@ fn the_suite_covers_what_is_documented() -> Result<()> {
     let current = std::fs::read_to_string(&path).context("docs/conformance.md")?;
     ensure!(
         current == document,
-        "docs/conformance.md is not current: VIANIC_UPDATE_DOCS=1 cargo test -p vianic-tests --test coverage"
+        "docs/conformance.md is not current: VIANIC_UPDATE_DOCS=1 cargo test --workspace --test coverage"
     );
     Ok(())
 }

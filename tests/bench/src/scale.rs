@@ -166,6 +166,9 @@ pub fn measure(
 ) -> anyhow::Result<ScaleResult> {
     let nic = open_nic(target.nics.first().context("the card has no NIC")?)?;
     let counts = object.counts(most);
+    // All points of all kinds wait no longer together than one measurement would.
+    let points = u32::try_from(counts.len() * Object::ALL.len())?;
+    let rounds = Rounds { patience: rounds.patience.map(|patience| patience / points), ..rounds };
     let first = *counts.first().context("no counts")?;
     let mut objects = Objects::new(object, &nic, target, first);
     let [card, application] = [Usage::of(target.pid)?, Usage::of(std::process::id())?];

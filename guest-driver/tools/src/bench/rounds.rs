@@ -99,26 +99,33 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// A contestant none of whose samples is good, as happens when there are few, is shown by those that it has; that all were to be
-    /// dropped is shown beside.
+    /// A contestant without a good sample in any round in which there is one of the limit, as happens when there are few, is shown by all that it
+    /// has; how many should have been dropped is shown beside.
     fn result(&self, rounds: u32, taken: &[Vec<Taken>], good: impl Fn(&Taken) -> bool) -> CaseResult {
-        let none_left = |taken: &[Taken]| !taken.iter().any(&good);
-        let figures = |taken: &[Taken]| -> Vec<Option<f64>> {
-            let all = none_left(taken);
+        let figures = |taken: &[Taken], all: bool| -> Vec<Option<f64>> {
             let of = |round| {
                 let samples = taken.iter().filter(|taken| taken.round == round && (all || good(taken)));
                 Spread::of(samples.map(|taken| self.quantity.of(&taken.sample, self.size)))
             };
             (0..rounds).map(|round| of(round).map(|spread| spread.median)).collect()
         };
+        let none_beside = |taken: &[Taken], limits: &[Option<f64>]| {
+            let mut both = figures(taken, false).into_iter().zip(limits);
+            !both.any(|(figure, limit)| figure.is_some() && limit.is_some())
+        };
+        let everywhere = vec![Some(1.0); rounds as usize];
         let limit = self.contestants.iter().position(|contestant| contestant.role() == Role::Limit);
-        let limits = limit.map(|place| figures(&taken[place])).unwrap_or_default();
+        let limits = limit.map(|place| {
+            let taken = &taken[place];
+            figures(taken, none_beside(taken, &everywhere))
+        });
         let outcome = |contestant: &dyn Contestant, taken: &[Taken]| {
-            let figures = figures(taken);
+            let all = none_beside(taken, limits.as_ref().unwrap_or(&everywhere));
+            let figures = figures(taken, all);
+            let limits = limits.as_deref().unwrap_or_default();
             let ratios =
-                figures.iter().zip(&limits).filter_map(|(figure, limit)| Some((*figure)? / (*limit)?));
+                figures.iter().zip(limits).filter_map(|(figure, limit)| Some((*figure)? / (*limit)?));
             let samples = taken.iter().filter(|taken| good(taken)).count();
-            let all = none_left(taken);
             let singles = taken.iter().filter(|taken| all || good(taken));
             let singles = singles.flat_map(|taken| &taken.sample.singles);
             Outcome {
@@ -135,5 +142,51 @@ impl Case<'_> {
         let outcomes = self.contestants.iter().zip(taken);
         let outcomes = outcomes.map(|(contestant, taken)| outcome(contestant.as_ref(), taken)).collect();
         CaseResult { quantity: self.quantity, size: self.size, window: self.window, outcomes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stub(Role);
+
+    impl Contestant for Stub {
+        fn name(&self) -> String {
+            format!("{:?}", self.0)
+        }
+        fn role(&self) -> Role {
+            self.0
+        }
+        fn sample(&mut self) -> anyhow::Result<Sample> {
+            unreachable!("samples are made up")
+        }
+    }
+
+    /// A sample of one message, of one round.
+    fn taken(round: u32, nanoseconds: u64) -> Taken {
+        let sample =
+            Sample { messages: 1, time: Duration::from_nanos(nanoseconds), singles: vec![nanoseconds] };
+        Taken { round, placements: None, sample }
+    }
+
+    #[test]
+    fn ratios_are_of_good_samples_as_long_as_both_have_some_in_a_round() {
+        let contestants: Vec<Box<dyn Contestant>> =
+            vec![Box::new(Stub(Role::Limit)), Box::new(Stub(Role::Card))];
+        let case = Case { quantity: Quantity::Latency, size: 64, window: 1, contestants };
+        let samples = [vec![taken(0, 100), taken(1, 200)], vec![taken(0, 400), taken(1, 600)]];
+        let ratio = |bad: [u64; 2]| {
+            let is_good = |taken: &Taken| !taken.sample.singles.iter().any(|single| bad.contains(single));
+            let result = case.result(2, &samples, is_good);
+            let ratios =
+                result.outcomes.iter().map(|outcome| outcome.ratio.map(|ratio| (ratio.low, ratio.high)));
+            ratios.collect::<Vec<_>>()
+        };
+        assert_eq!(ratio([0, 0]), [Some((1.0, 1.0)), Some((3.0, 4.0))]);
+        assert_eq!(ratio([100, 0]), [Some((1.0, 1.0)), Some((3.0, 3.0))]);
+        // The limit's good sample is of one round, the card's of the other.
+        assert_eq!(ratio([100, 600]), [Some((1.0, 1.0)), Some((3.0, 3.0))]);
+        assert_eq!(ratio([100, 200]), [Some((1.0, 1.0)), Some((3.0, 4.0))]);
     }
 }

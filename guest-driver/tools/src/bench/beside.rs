@@ -14,6 +14,8 @@ pub struct Cores {
     pub application: Core,
     /// Where the card runs, or whatever takes its place.
     pub device: Core,
+    /// All that this process may use.
+    allowed: CpuSet,
 }
 
 impl Cores {
@@ -27,7 +29,15 @@ impl Cores {
         let (Some(application), Some(device)) = (cores.next(), cores.next()) else {
             bail!("measuring between cores takes two of them; this process may use one");
         };
-        Ok(Self { application, device })
+        Ok(Self { application, device, allowed })
+    }
+
+    /// Lets the calling thread run wherever it might run before it was pinned, and what it starts from now on.
+    ///
+    /// # Errors
+    /// If this process may no longer use the cores.
+    pub fn unpin(&self) -> anyhow::Result<()> {
+        rustix::thread::sched_setaffinity(None, &self.allowed).context("cannot use all cores again")
     }
 
     /// Runs `device` on the device's core and `application` on this thread, at the same time.

@@ -82,7 +82,7 @@ impl Direct {
         Object::ALL.into_iter().map(measure).collect()
     }
 
-    /// Starts a card with so many NICs on the other core, and stays on this one.
+    /// Starts a card with so many NICs on the other core, and stays on this one meanwhile.
     fn with_card<T>(&self, nics: usize, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
         let run_dir = RunDir::new()?;
         let addresses = (0..u16::MAX).map(Address::nth).take(nics).collect();
@@ -94,6 +94,7 @@ impl Direct {
         let nics = card.sockets().iter().map(|socket| format!("direct:{}", socket.display())).collect();
         let result = work(&Target { nics, pid: card.pid() })?;
         card.stop()?;
+        self.cores.unpin()?;
         Ok(result)
     }
 }

@@ -86,6 +86,15 @@ pub(crate) fn check(
     if total > u64::from(u32::MAX) { Err(Malformed::TooLong) } else { Ok(()) }
 }
 
+/// What becomes of a descriptor's link field, which is VIPL's while it is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkField {
+    /// It says nothing.
+    Free,
+    /// It says whose the descriptor is, to VIPL itself.
+    Kept,
+}
+
 /// A descriptor in the application's memory, as the application and C know it: an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RawDescriptor(NonNull<ControlSegment>);
@@ -126,6 +135,11 @@ impl RawDescriptor {
     #[inline]
     pub(crate) unsafe fn from_ptr(address: *mut ControlSegment) -> Option<Self> {
         NonNull::new(address).map(Self)
+    }
+
+    #[inline]
+    pub(crate) fn as_non_null(self) -> NonNull<ControlSegment> {
+        self.0
     }
 
     #[inline]
@@ -196,13 +210,15 @@ impl RawDescriptor {
     }
 
     /// Makes it ready for being posted: the link and the status are VIPL's until it is dequeued.
-    #[inline]
-    pub(crate) fn clear(self) {
+    #[inline(always)]
+    pub(crate) fn clear(self, link: LinkField) {
         let control = self.0.as_ptr();
-        // SAFETY: the control segment is ours (see `new`).
-        unsafe {
-            (&raw mut (*control).next).write(0);
-            (&raw mut (*control).next_handle).write(0);
+        if link == LinkField::Free {
+            // SAFETY: the control segment is ours (see `new`).
+            unsafe {
+                (&raw mut (*control).next).write(0);
+                (&raw mut (*control).next_handle).write(0);
+            }
         }
         self.completion().store(self.length_and(DescriptorStatus::empty()), Ordering::Relaxed);
     }
@@ -313,7 +329,7 @@ mod tests {
             }
             // SAFETY: the memory has room for 255 segments and is nobody else's.
             let raw = unsafe { RawDescriptor::new((&raw mut memory).cast()) }.unwrap();
-            match raw.token(9, queue, 77, MAX_SEGMENTS).inspect(|_| raw.clear()) {
+            match raw.token(9, queue, 77, MAX_SEGMENTS).inspect(|_| raw.clear(LinkField::Free)) {
                 Err(malformed) => {
                     let told = malformed.status() | DescriptorStatus::DONE;
                     prop_assert_eq!(memory.0, ControlSegment { status: told.bits(), ..control });

@@ -15,10 +15,9 @@ use crate::error::{Error, Result};
 use crate::memory::{LocalSegment, MemoryAttributes, RegisteredBuffer, RemoteMemory, TagId};
 use crate::nic::Nic;
 
-/// Before each descriptor lies the reference to the pool that a posted descriptor keeps, and its index. It is written when the
-/// descriptor is taken from the pool, and only read after that: the card's core fetches the descriptor's line together with its neighbour.
-const HEADER: usize = 64;
-const _: () = assert!(HEADER as u64 == ALIGNMENT && size_of::<*const PoolMemory>() <= HEADER);
+/// Descriptors take multiples of so many bytes.
+const STRIDE: usize = 64;
+const _: () = assert!(STRIDE as u64 == ALIGNMENT);
 
 /// Descriptors of one size in one piece of registered memory.
 #[derive(Clone, Debug)]
@@ -27,8 +26,8 @@ pub struct DescriptorPool(Arc<PoolMemory>);
 #[derive(Debug)]
 struct PoolMemory {
     buffer: RegisteredBuffer,
-    stride: usize,
     max_segments: u16,
+    /// Where in the buffer the descriptors are that nobody has.
     free: Mutex<Vec<usize>>,
 }
 
@@ -39,25 +38,24 @@ impl DescriptorPool {
     /// As [`RegisteredBuffer::new`].
     pub fn new(nic: &Nic, count: usize, max_segments: u16, tag: Option<TagId>) -> Result<Self> {
         let size = size_of::<ControlSegment>() + size_of::<Segment>() * usize::from(max_segments);
-        let stride = HEADER + size.next_multiple_of(HEADER);
+        let stride = size.next_multiple_of(STRIDE);
         let length = stride.checked_mul(count).ok_or(Error::OutOfResources("too many descriptors"))?;
         let attributes = MemoryAttributes { tag, ..Default::default() };
         let buffer = RegisteredBuffer::new(nic, length, &attributes)?;
         Ok(Self(Arc::new(PoolMemory {
             buffer,
-            stride,
             max_segments,
-            free: Mutex::new((0..count).rev().collect()),
+            free: Mutex::new((0..count).rev().map(|index| index * stride).collect()),
         })))
     }
 
     /// A descriptor, unless all are taken. It goes back when it is dropped.
     #[must_use]
     pub fn take(&self) -> Option<Descriptor> {
-        let index = self.0.free.lock().pop()?;
-        let descriptor = Descriptor { index, pool: Arc::clone(&self.0) };
-        // SAFETY: the header is the block's own, and no descriptor that this module makes lets the card write there.
-        unsafe { descriptor.header().write((Arc::as_ptr(&self.0), index)) };
+        let offset = self.0.free.lock().pop()?;
+        let descriptor = Descriptor { offset, pool: Arc::clone(&self.0) };
+        // SAFETY: the descriptor is not posted, so it is ours.
+        unsafe { descriptor.link().write(Arc::as_ptr(&self.0)) };
         Some(descriptor)
     }
 }
@@ -95,29 +93,23 @@ pub enum Work<'a> {
     },
 }
 
-/// A descriptor that is not posted.
+/// A descriptor that is not posted. Its link field names its pool, for [`take_back`](Self::take_back).
 #[derive(Debug)]
 pub struct Descriptor {
-    index: usize,
+    offset: usize,
     pool: Arc<PoolMemory>,
 }
 
 impl Descriptor {
     #[inline]
-    fn block(&self) -> NonNull<u8> {
-        // SAFETY: blocks of the pool have indices within the buffer, which starts somewhere.
-        unsafe { NonNull::new_unchecked(self.pool.buffer.as_ptr().add(self.index * self.pool.stride)) }
-    }
-
-    #[inline]
-    fn header(&self) -> NonNull<(*const PoolMemory, usize)> {
-        self.block().cast()
-    }
-
-    #[inline]
     fn control(&self) -> NonNull<ControlSegment> {
-        // SAFETY: the descriptor follows the header within the block.
-        unsafe { self.block().add(HEADER).cast() }
+        // SAFETY: descriptors of the pool lie within the buffer, which starts somewhere.
+        unsafe { NonNull::new_unchecked(self.pool.buffer.as_ptr().add(self.offset)).cast() }
+    }
+
+    #[inline]
+    fn link(&self) -> NonNull<*const PoolMemory> {
+        link(self.control())
     }
 
     /// Says what the descriptor is for. It stays so when it comes back.
@@ -152,6 +144,7 @@ impl Descriptor {
         // SAFETY: the descriptor is not posted, so it is ours; it has room for as many segments as the pool says.
         unsafe {
             self.control().write(control);
+            self.link().write(Arc::as_ptr(&self.pool));
             let first = self.control().add(1).cast::<Segment>();
             for (index, segment) in all.enumerate() {
                 first.add(index).write(segment);
@@ -206,7 +199,7 @@ impl Descriptor {
     /// Gives the descriptor away: from now on its address stands for it.
     #[inline]
     pub(crate) fn give_away(self) -> RawDescriptor {
-        // It is never dropped: its reference to the pool is what the header stands for now.
+        // It is never dropped: its reference to the pool is what the link stands for now.
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `fill` (or zeroed memory) makes the segment count true, and the descriptor is whose it is given to.
         unsafe { RawDescriptor::aligned(this.control()) }
@@ -218,16 +211,21 @@ impl Descriptor {
     /// It was given away, is not posted any more, and is taken back once.
     #[inline]
     pub(crate) unsafe fn take_back(raw: RawDescriptor) -> Self {
-        // SAFETY: `take` wrote the header, and `give_away` left the reference to the pool that it stands for.
-        unsafe {
-            let (pool, index) = raw.as_ptr().byte_sub(HEADER).cast::<(*const PoolMemory, usize)>().read();
-            Self { index, pool: Arc::from_raw(pool) }
-        }
+        // SAFETY: `take` and `fill` wrote the link, posting keeps it, and `give_away` left the reference to the pool that it stands for.
+        let pool = unsafe { Arc::from_raw(link(raw.as_non_null()).read()) };
+        Self { offset: raw.as_ptr().addr() - pool.buffer.as_ptr().addr(), pool }
     }
+}
+
+/// A descriptor's link field, as the pool uses it: for a pointer.
+#[inline]
+fn link(control: NonNull<ControlSegment>) -> NonNull<*const PoolMemory> {
+    const { assert!(std::mem::offset_of!(ControlSegment, next) == 0 && size_of::<usize>() <= 8) };
+    control.cast()
 }
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        self.pool.free.lock().push(self.index);
+        self.pool.free.lock().push(self.offset);
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use vianic_abi::descriptor::{ControlSegment, DescriptorStatus, Segment};
 
 use crate::cq::CqId;
-use crate::descriptor::{Queue, RawDescriptor};
+use crate::descriptor::{LinkField, Queue, RawDescriptor};
 use crate::error::Result;
 use crate::nic::NicId;
 use crate::settings::Settings;
@@ -91,7 +91,7 @@ impl TestDescriptor {
 fn post(vi: ViId, queue: Queue, descriptor: &mut TestDescriptor) -> Result<()> {
     // SAFETY: the test keeps the descriptor for as long as it is posted.
     let raw = unsafe { RawDescriptor::new(descriptor.pointer())? };
-    Ok(vi.post(queue, raw, HANDLE)?)
+    Ok(vi.post(queue, raw, (HANDLE, LinkField::Free))?)
 }
 
 /// Dequeues a descriptor that must be complete.

@@ -19,7 +19,7 @@ pub use vianic_abi::status::ReliabilityLevel;
 use crate::agent::NewVi;
 use crate::context::Context;
 use crate::cq::CqId;
-use crate::descriptor::{Queue, RawDescriptor};
+use crate::descriptor::{LinkField, Queue, RawDescriptor};
 use crate::error::{Error, Result};
 use crate::handle::{Key, Kind, Pool, Shared};
 use crate::memory::TagId;
@@ -307,13 +307,18 @@ impl ViId {
         answer
     }
 
-    /// Posts a descriptor whose memory has `handle`.
+    /// Posts a descriptor whose memory has a handle, and its link field a use.
     ///
     /// # Errors
     /// Any [`Refusal`].
     #[inline(always)]
-    pub(crate) fn post(self, queue: Queue, descriptor: RawDescriptor, handle: u32) -> Result<(), Refusal> {
-        self.work_queue(queue)?.post(self.0, descriptor, handle)
+    pub(crate) fn post(
+        self,
+        queue: Queue,
+        descriptor: RawDescriptor,
+        memory: (u32, LinkField),
+    ) -> Result<(), Refusal> {
+        self.work_queue(queue)?.post(self.0, descriptor, memory)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use vianic_abi::sync::{Atomics as _, Native};
 
 use crate::async_error::{AsyncError, ErrorCode};
 use crate::context::Context;
-use crate::descriptor::{Malformed, Queue, RawDescriptor, failed};
+use crate::descriptor::{LinkField, Malformed, Queue, RawDescriptor, failed};
 use crate::error::{Error, Result};
 use crate::handle::Key;
 use crate::short_lock::ShortLock;
@@ -188,7 +188,12 @@ impl WorkQueue {
 
     /// Posts a descriptor whose memory has `handle`.
     #[inline(always)]
-    pub(crate) fn post(&self, key: Key, descriptor: RawDescriptor, handle: u32) -> Result<(), Refusal> {
+    pub(crate) fn post(
+        &self,
+        key: Key,
+        descriptor: RawDescriptor,
+        (handle, link_field): (u32, LinkField),
+    ) -> Result<(), Refusal> {
         Native::prefetch_for_write(descriptor.as_ptr());
         let producer = self.producer.0.link.lock();
         let link = owner(&producer, key)?;
@@ -204,7 +209,7 @@ impl WorkQueue {
             context.make_room_in_mcq();
         }
         let reservation = context.reserve()?;
-        descriptor.clear();
+        descriptor.clear(link_field);
         // Linked before it is posted: whoever learns of its completion finds it here.
         self.entry(tail).store(descriptor.as_ptr(), Ordering::Relaxed);
         self.producer.0.tail.store(tail.wrapping_add(1), Ordering::Release);

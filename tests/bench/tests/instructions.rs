@@ -19,8 +19,8 @@ struct Bound {
 }
 
 const BOUNDS: [Bound; 2] = [
-    Bound { window: "1", instructions: [600, 2045, 435] },
-    Bound { window: "64", instructions: [500, 1090, 305] },
+    Bound { window: "1", instructions: [565, 2060, 430] },
+    Bound { window: "64", instructions: [467, 1090, 300] },
 ];
 
 #[test]

@@ -4,7 +4,7 @@ use crate::capi::pointers::{Handle, Out};
 use crate::capi::types::{DescriptorPtr, VipMemHandle, VipReturn, VipUlong};
 use crate::capi::vi::vi;
 use crate::capi::{entry_points, timeout};
-use crate::descriptor::{Queue, RawDescriptor};
+use crate::descriptor::{LinkField, Queue, RawDescriptor};
 use crate::error::Result;
 use crate::vi::ViId;
 use crate::work_queue::{Poll, RawCompletion, Refusal};
@@ -45,7 +45,7 @@ fn post(
     let vi = ViId::from_value(handle.value())?;
     // SAFETY: C promises that the descriptor stays, and is let alone, until it is dequeued.
     let descriptor = unsafe { RawDescriptor::new(descriptor)? };
-    vi.post(queue, descriptor, memory)?;
+    vi.post(queue, descriptor, (memory, LinkField::Free))?;
     Ok(VipReturn::SUCCESS)
 }
 

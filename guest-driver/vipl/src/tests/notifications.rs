@@ -236,7 +236,7 @@ fn a_handler_may_call_anything() {
         sender.send(nic.close().is_ok()).unwrap();
     };
     let handler = move |_| {
-        vi.post(Queue::Send, second, HANDLE).unwrap();
+        vi.post(Queue::Send, second, (HANDLE, LinkField::Free)).unwrap();
         vi.notify(Queue::Send, Box::new(last)).unwrap();
         again.complete(number, Queue::Send, DONE);
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::descriptor::{Queue, RawDescriptor};
+use crate::descriptor::{LinkField, Queue, RawDescriptor};
 use crate::descriptor_pool::Descriptor;
 use crate::error::{Error, Result};
 use crate::vi::ViId;
@@ -42,7 +42,7 @@ impl Vi {
     pub fn post(&self, queue: Queue, descriptor: Descriptor) -> Result<(), Box<PostFailure>> {
         let handle = descriptor.handle();
         let raw = descriptor.give_away();
-        self.0.post(queue, raw, handle).map_err(|refusal| failure(raw, refusal))
+        self.0.post(queue, raw, (handle, LinkField::Kept)).map_err(|refusal| failure(raw, refusal))
     }
 
     /// Posts a descriptor to the send queue.

@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::memory::{LocalSegment, MemoryAttributes, RegisteredBuffer, RemoteMemory, TagId};
 use crate::nic::Nic;
 
-/// Descriptors take multiples of so many bytes.
-const STRIDE: usize = 64;
-const _: () = assert!(STRIDE as u64 == ALIGNMENT);
+/// Descriptors take multiples of so many bytes: two cache lines, as processors fetch lines in pairs, and the card writes to one descriptor
+/// while the program fills the next.
+const STRIDE: usize = 128;
+const _: () = assert!((STRIDE as u64).is_multiple_of(ALIGNMENT));
 
 /// Descriptors of one size in one piece of registered memory.
 #[derive(Clone, Debug)]

@@ -56,6 +56,14 @@ impl Control {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Forgets that the thread was to be woken.
+    fn take_wakes(&self) -> io::Result<()> {
+        match rustix::io::read(&self.wake, &mut [0; 8]) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -205,6 +213,8 @@ impl Pipes {
     fn carry(&mut self, task: &ExecTask, speaker: &Speaker) -> io::Result<ExitStatus> {
         let mut killed = false;
         loop {
+            // Before the look at what has changed: whatever changes after that look wakes the next wait.
+            task.control.take_wakes()?;
             let (exited, credit, write) = {
                 let mut state = task.control.lock();
                 if let Some(size) = state.resize.take()
@@ -267,11 +277,7 @@ impl Pipes {
                 *output = None;
             }
         }
-        let mut count = [0; 8];
-        match rustix::io::read(wake, &mut count) {
-            Ok(_) | Err(Errno::AGAIN) => Ok(ready),
-            Err(error) => Err(error.into()),
-        }
+        Ok(ready)
     }
 
     /// Gives the command its input.

@@ -238,9 +238,11 @@ mod tests {
     #[test]
     fn readiness_is_awaited_and_the_end_is_clean() {
         let run_dir = RunDir::new().unwrap();
-        let script = r#"trap 'kill $!; exit 0' TERM
+        // Once it says that it listens, it may be told to end.
+        let script = r#"sleep 1000 &
+            trap 'kill $!; exit 0' TERM
             for word; do case $word in *nic*.sock) echo "INFO listening on $word" >&2;; esac; done
-            sleep 1000 & wait"#;
+            wait"#;
         let card = launch(script, &run_dir).unwrap();
         assert_eq!(card.sockets().len(), 2);
         card.stop().unwrap();

@@ -20,11 +20,16 @@ fn cards_and_sockets_are_measured_in_the_same_guests() -> Result<()> {
             "bench",
             "latency",
             "bandwidth",
-            "--guests",
+            // Over the direct link before: that pins this process, which guests must not inherit.
+            "--all",
             "--cpus",
             "1",
             "--rounds",
             "1",
+            "--samples",
+            "1",
+            "--patience",
+            "0",
             "--json",
             "--size",
             "4096",
@@ -36,6 +41,7 @@ fn cards_and_sockets_are_measured_in_the_same_guests() -> Result<()> {
         .output()?;
     ensure!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(document["direct"].as_array().map(Vec::len), Some(WAYS.len()), "{document:#}");
     let cases = document["guests"].as_array().context("no cases")?;
     assert_eq!(cases.len(), WAYS.len(), "{document:#}");
     for (case, (quantity, ways)) in cases.iter().zip(WAYS) {

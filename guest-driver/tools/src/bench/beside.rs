@@ -74,3 +74,18 @@ impl Core {
         rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot use core {}", self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_pinned_may_run_everywhere_again() -> anyhow::Result<()> {
+        let Ok(cores) = Cores::take() else { return Ok(()) };
+        cores.application.pin()?;
+        assert!(Cores::take().is_err(), "one core is left");
+        cores.unpin()?;
+        assert_eq!(Cores::take()?.device, cores.device);
+        Ok(())
+    }
+}

@@ -94,9 +94,11 @@ pub enum Work<'a> {
     },
 }
 
-/// A descriptor that is not posted. Its link field names its pool, for [`take_back`](Self::take_back).
+/// A descriptor that is not posted.
+// Its link field names its pool, which is how its address becomes a descriptor again.
 #[derive(Debug)]
 pub struct Descriptor {
+    /// Where it is in the pool's buffer.
     offset: usize,
     pool: Arc<PoolMemory>,
 }

@@ -6,13 +6,15 @@
 //! | `VIANIC_LOG` | how much programs in C see of the log, on standard error: `off`, `error` ... `trace` | `warn` |
 //! | `VIANIC_RAM_GIB` | over the direct link: address space for registered memory, in GiB | 64 |
 //! | `VIANIC_EAGER_DEREGISTRATION` | `1`, over the direct link: deregistration waits for the card, to be compared with | off |
-//! | `VIANIC_SPIN_US` | most microseconds that a wait looks busily before it sleeps; it looks as long as has paid lately | 200 |
+//! | `VIANIC_SPIN_US` | most microseconds that a wait looks busily before it sleeps; it looks as long as has paid lately | 500 |
 //! | `VIANIC_HOSTS` | the hosts file of the [name service](crate::name_service) | `/etc/vianic/hosts` |
 //! | `VIANIC_STRICT` | `1`: a VI with descriptors on its queues cannot be destroyed | off |
 
 use std::time::Duration;
 
-const DEFAULT_SPIN: Duration = Duration::from_micros(200);
+/// More than a sleep and a wake-up on both sides take in a guest without KVM: two sides that sleep for each other learn that
+/// they need not.
+const DEFAULT_SPIN: Duration = Duration::from_micros(500);
 
 /// More would be no spin.
 const MAX_SPIN: Duration = Duration::from_secs(1);

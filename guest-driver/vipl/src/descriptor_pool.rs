@@ -15,9 +15,8 @@ use crate::error::{Error, Result};
 use crate::memory::{LocalSegment, MemoryAttributes, RegisteredBuffer, RemoteMemory, TagId};
 use crate::nic::Nic;
 
-/// Descriptors take multiples of so many bytes: two cache lines, as processors fetch lines in pairs, and the card writes to one descriptor
-/// while the program fills the next.
-const STRIDE: usize = 128;
+/// Descriptors take multiples of so many bytes.
+const STRIDE: usize = 64;
 const _: () = assert!((STRIDE as u64).is_multiple_of(ALIGNMENT));
 
 /// Descriptors of one size in one piece of registered memory.
@@ -46,7 +45,7 @@ impl DescriptorPool {
         Ok(Self(Arc::new(PoolMemory {
             buffer,
             max_segments,
-            free: Mutex::new((0..count).rev().map(|index| index * stride).collect()),
+            free: Mutex::new(apart(count).rev().map(|index| index * stride).collect()),
         })))
     }
 
@@ -59,6 +58,12 @@ impl DescriptorPool {
         unsafe { descriptor.link().write(Arc::as_ptr(&self.0)) };
         Some(descriptor)
     }
+}
+
+/// All numbers below `count`, but not both of a pair one after the other: processors fetch cache lines in pairs, and the card writes to one
+/// descriptor while the program fills the next.
+fn apart(count: usize) -> impl DoubleEndedIterator<Item = usize> {
+    (0..count).step_by(2).chain((1..count).step_by(2))
 }
 
 /// What a descriptor asks the NIC to do.
@@ -230,5 +235,21 @@ fn link(control: NonNull<ControlSegment>) -> NonNull<*const PoolMemory> {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         self.pool.free.lock().push(self.offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn pairs_are_taken_apart() {
+        for count in 0..20 {
+            let order: Vec<usize> = apart(count).collect();
+            assert!(order.windows(2).all(|two| count == 2 || two[0] / 2 != two[1] / 2), "{order:?}");
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..count), "{order:?}");
+        }
     }
 }

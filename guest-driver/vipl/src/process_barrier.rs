@@ -22,10 +22,16 @@ pub(crate) fn prepare() {
     PREPARED.call_once(|| KERNEL_HELPS.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Relaxed));
 }
 
+/// Whether the light half costs nothing.
+#[inline(always)]
+pub(crate) fn is_light() -> bool {
+    KERNEL_HELPS.load(Relaxed)
+}
+
 /// The half that costs nothing.
 #[inline(always)]
 pub(crate) fn light() {
-    if KERNEL_HELPS.load(Relaxed) {
+    if is_light() {
         compiler_fence(SeqCst);
     } else {
         fence(SeqCst);
@@ -35,7 +41,7 @@ pub(crate) fn light() {
 /// The half that costs a system call.
 pub(crate) fn heavy() {
     fence(SeqCst);
-    if KERNEL_HELPS.load(Relaxed) && !membarrier(PRIVATE_EXPEDITED) {
+    if is_light() && !membarrier(PRIVATE_EXPEDITED) {
         unreachable!("the kernel registered the process");
     }
 }

@@ -5,7 +5,7 @@
 //! post while another dequeues.
 //!
 //! Every locked instruction waits until all stores before it are done, those to cache lines that the card has included. Posting
-//! has three: to lock, to take a token, and to publish it. All stores come between the last two, so that they are waited for once.
+//! has two: to take a token, and to publish it. All stores come between them, so that they are waited for once.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -136,8 +136,11 @@ impl GuestMemory {
     /// The byte at `address` will be written soon: its cache line is fetched meanwhile.
     #[inline]
     pub fn prefetch_for_write(&self, address: u64) {
-        if let Ok(slice) = self.slice(Range { address, length: 1 }) {
-            Native::prefetch_for_write(slice.ptr_guard().as_ptr());
+        fn byte(region: &Region, address: u64) -> Option<&AtomicU8> {
+            region.bytes.get(usize::try_from(address.wrapping_sub(region.start)).ok()?)
+        }
+        if let Some(byte) = self.regions.iter().find_map(|region| byte(region, address)) {
+            Native::prefetch_for_write(byte);
         }
     }
 

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod connect;
 pub mod context;
 pub mod discovery;
+mod extent;
 pub mod host;
 pub mod hostility;
 pub mod mdl;

@@ -21,17 +21,7 @@ impl Card {
     #[inline]
     pub fn next_parcel(&mut self, number: ViNumber) -> Option<Parcel> {
         let vi = self.contexts[usize::from(number.context)].as_mut()?.vi(number.vi)?;
-        let rights = Rights::local(number.context, vi.ptag);
-        let longest = vi.attributes.max_transfer_size.min(SLICE);
-        let connection = vi.connection().filter(|connection| connection.is_at_its_beginning())?;
-        let to = connection.peer;
-        let iorb = vi.send.front()?;
-        let segment = iorb.only_segment().filter(|segment| (1..=longest).contains(&segment.length))?;
-        self.core.fetch_descriptor(vi.send.get(1).unwrap_or(iorb));
-        let what = (segment.address, segment.handle, segment.length);
-        let address = self.core.resolve_piece(rights, what).ok()??;
-        let bytes = Range { address, length: usize_of(segment.length) };
-        Some(Parcel { to, bytes, immediate: iorb.immediate })
+        self.core.parcel(number, vi)
     }
 
     /// Places a message where its VI waits for it, and completes the receive. `source` is the memory of the sending card's guest;
@@ -60,9 +50,9 @@ impl Card {
         Some(())
     }
 
-    /// The message at the head of a VI's send queue has been placed: completes the send.
+    /// The message at the head of a VI's send queue has been placed: completes the send. The next one, if it is in one piece.
     #[inline]
-    pub fn parcel_placed(&mut self, number: ViNumber, parcel: &Parcel) -> Option<()> {
+    pub fn parcel_placed(&mut self, number: ViNumber, parcel: &Parcel) -> Option<Parcel> {
         let context = self.contexts[usize::from(number.context)].as_mut()?;
         let vi = context.vi(number.vi)?;
         let length = u32::try_from(parcel.bytes.length).ok()?;
@@ -71,12 +61,28 @@ impl Card {
         let outcome = Outcome::success(length);
         if let Some(iorb) = self.core.complete_first(number, vi, WorkQueue::Send, outcome) {
             self.core.complete(context, number, &iorb, outcome);
+            return self.next_parcel(number);
         }
-        Some(())
+        self.core.parcel(number, vi)
     }
 }
 
 impl Core {
+    #[inline(always)]
+    fn parcel(&mut self, number: ViNumber, vi: &mut Vi) -> Option<Parcel> {
+        let rights = Rights::local(number.context, vi.ptag);
+        let longest = vi.attributes.max_transfer_size.min(SLICE);
+        let connection = vi.connection().filter(|connection| connection.is_at_its_beginning())?;
+        let to = connection.peer;
+        let iorb = vi.send.front()?;
+        let segment = iorb.only_segment().filter(|segment| (1..=longest).contains(&segment.length))?;
+        self.fetch_descriptor(vi.send.get(1).unwrap_or(iorb));
+        let what = (segment.address, segment.handle, segment.length);
+        let address = self.resolve_piece(rights, what).ok()??;
+        let bytes = Range { address, length: usize_of(segment.length) };
+        Some(Parcel { to, bytes, immediate: iorb.immediate })
+    }
+
     /// A completion goes to the descriptor of `iorb` soon: its cache line comes from the application's core meanwhile. That of the
     /// next message, if there is one; not sooner, as an application that looks at it would only take it back.
     #[inline(always)]

@@ -11,10 +11,11 @@ use vianic_abi::nic_memory::{Counter, SHADOW_MRT_ENTRIES};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::guest_memory::Range;
+use crate::nic::extent::Extent;
 use crate::nic::host::{Host, slot_holds};
 use crate::nic::hostility::Hostility;
 use crate::nic::mdl::{DeregistrationList, Drain};
-use crate::nic::memory::{NicMemory, usize_of};
+use crate::nic::memory::{NicMemory, SHADOW_SLOTS, ShadowSlot, usize_of};
 use crate::nic::page_cache::{FetchNumber, PageCache};
 use crate::nic::registration::Registration;
 use crate::vito::frame::Ranges;
@@ -48,6 +49,8 @@ pub struct ShadowMrt {
     mdl: DeregistrationList,
     /// The fetch that filled each slot.
     filled_by: Box<[FetchNumber]>,
+    /// What was fetched into each slot, if it is a region in one piece.
+    extents: Box<[Extent; SHADOW_SLOTS]>,
     last_fetch: FetchNumber,
     pages: PageCache,
     hostility: Option<Box<Hostility>>,
@@ -60,7 +63,8 @@ impl ShadowMrt {
         clear(nic_memory);
         Self {
             mdl: DeregistrationList::default(),
-            filled_by: vec![FetchNumber::default(); usize_of(SHADOW_MRT_ENTRIES)].into(),
+            filled_by: vec![FetchNumber::default(); SHADOW_SLOTS].into(),
+            extents: Box::new([Extent::default(); SHADOW_SLOTS]),
             last_fetch: FetchNumber::default(),
             pages: PageCache::new(),
             hostility: None,
@@ -123,7 +127,7 @@ impl ShadowMrt {
         (address, handle, length): (u64, u32, u32),
     ) -> Result<Place, ProtectionFault> {
         self.mdl.forget(nic_memory, host, Drain::Validation);
-        let index = usize_of(handle_index(handle) % SHADOW_MRT_ENTRIES);
+        let index = usize_of(handle_index(handle)) % SHADOW_SLOTS;
         if let Some(hostility) = &mut self.hostility {
             evict(nic_memory, hostility.evicted(index));
         }
@@ -133,6 +137,21 @@ impl ShadowMrt {
         } else {
             self.fetch((nic_memory, host), index, handle)?;
         }
+        // The slot holds what was fetched last, or nothing.
+        if let Some(address) = self.extents[index].find(rights, (address, handle, length)) {
+            return Ok(Place::Piece(address));
+        }
+        Self::find_page(slot, index, rights, (address, length))
+    }
+
+    /// As [`find`](Self::find), in the region of a slot that need not be in one piece.
+    #[inline(never)]
+    fn find_page(
+        slot: &ShadowSlot,
+        index: usize,
+        rights: Rights,
+        (address, length): (u64, u32),
+    ) -> Result<Place, ProtectionFault> {
         let registration = Registration::new(slot);
         registration.check(rights, address, length)?;
         let piece = registration.first_piece(address, length);
@@ -201,6 +220,7 @@ impl ShadowMrt {
         }
         self.last_fetch = self.last_fetch.next();
         self.filled_by[index] = self.last_fetch;
+        self.extents[index] = Extent::of(&entry).unwrap_or_default();
         Ok(())
     }
 

@@ -305,15 +305,11 @@ impl Switch {
         let Some(to) = self.locate(parcel.to.nic) else { return };
         let Some(mut ends) = self.ends(port, to) else { return };
         while ends.place(&parcel).is_some() {
-            ends.from().parcel_placed(number, &parcel);
             spend(budget, parcel.bytes.length);
-            if *budget == 0 {
-                return;
-            }
             // A VI has one peer: the next one goes the same way.
-            match ends.from().next_parcel(number) {
-                Some(next) => parcel = next,
-                None => return,
+            match ends.from().parcel_placed(number, &parcel) {
+                Some(next) if *budget > 0 => parcel = next,
+                _ => return,
             }
         }
     }

@@ -6,8 +6,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use vianic_abi::attach::AttachRequest;
 use vianic_abi::status::Status;
 use vianic_device::engine::HostSide;
@@ -117,42 +118,122 @@ impl Card for Crank {
     }
 }
 
+/// An application with two VIs, and the card that they are of.
+pub struct ByHand {
+    // Dropped in this order, with somebody at the crank.
+    loopback: Option<(Loopback, Nic)>,
+    crank: Arc<Crank>,
+    server: Option<Server>,
+    receives: Vec<Descriptor>,
+    window: u32,
+}
+
+impl ByHand {
+    /// Connects two VIs, for messages of `size` bytes, `window` at a time. The card's socket is in `directory`.
+    ///
+    /// # Errors
+    /// If something does not work.
+    pub fn new(directory: &Path, size: u32, window: u32) -> anyhow::Result<Self> {
+        ensure!(window > 0, "a window has at least one message");
+        let socket = directory.join("nic.sock");
+        let nic_memory = Arc::new(NicMemory::new()?);
+        nic_memory.write_registers(&nic::registers(ADDRESS));
+        let state = Mutex::new(State { switch: Switch::new([ADDRESS]), host: None });
+        let crank = Arc::new(Crank { state, nic_memory: Arc::clone(&nic_memory) });
+        let card = Arc::clone(&crank) as Arc<dyn Card>;
+        let server = Some(Server::start(SocketFile::bind(&socket)?, card, nic_memory)?);
+        let name = format!("direct:{}", socket.display());
+        let loopback = turning(&crank, || {
+            let nic = Nic::open(&name)?;
+            Ok::<_, anyhow::Error>(Some((Loopback::new(&nic, size, window, window)?, nic)))
+        })?;
+        let receives = Vec::with_capacity(window as usize);
+        Ok(Self { loopback, crank, server, receives, window })
+    }
+
+    /// The application's end and the card's, which may be two threads'.
+    pub fn ends(&mut self) -> anyhow::Result<(ApplicationEnd<'_>, CardEnd<'_>)> {
+        let (loopback, _) = self.loopback.as_mut().context("it is being taken down")?;
+        let window = self.window;
+        Ok((
+            ApplicationEnd { loopback, receives: &mut self.receives, window },
+            CardEnd { crank: &self.crank, window },
+        ))
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        turning(&self.crank, || drop(self.loopback.take()));
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+    }
+}
+
+/// The application's end.
+pub struct ApplicationEnd<'a> {
+    loopback: &'a mut Loopback,
+    receives: &'a mut Vec<Descriptor>,
+    window: u32,
+}
+
+impl ApplicationEnd<'_> {
+    /// Posts the receives that were taken, and all sends.
+    ///
+    /// # Errors
+    /// As posting.
+    pub fn post(&mut self) -> anyhow::Result<()> {
+        application_posts(self.loopback, self.receives)
+    }
+
+    /// Takes everything, which must be complete.
+    ///
+    /// # Errors
+    /// If something is not complete.
+    pub fn take(&mut self) -> anyhow::Result<()> {
+        application_takes(self.loopback, self.receives)?;
+        let (taken, window) = ((self.receives.len(), self.loopback.sends.len()), self.window as usize);
+        ensure!(taken == (window, window), "{taken:?} of {window} messages were complete");
+        Ok(())
+    }
+}
+
+/// The card's end.
+pub struct CardEnd<'a> {
+    crank: &'a Crank,
+    window: u32,
+}
+
+impl CardEnd<'_> {
+    /// Gives the card turns until the messages that were posted are complete. How long that took.
+    ///
+    /// # Errors
+    /// If they never are.
+    pub fn turn(&mut self) -> anyhow::Result<Duration> {
+        let mut state = self.crank.state();
+        state.serve_host();
+        let complete = || self.crank.nic_memory.counters().completions;
+        let wanted = complete() + 2 * u64::from(self.window);
+        let begin = Instant::now();
+        let mut turns = (0..TURNS).map(|_| card_turns(&mut state));
+        ensure!(turns.any(|()| complete() >= wanted), "messages are not complete after {TURNS} turns");
+        Ok(begin.elapsed())
+    }
+}
+
 /// Sends `messages` messages of `size` bytes, `window` at a time: posts them, has the card do them, and takes them.
 ///
 /// # Errors
 /// If something does not work.
 pub fn exchange(directory: &Path, size: u32, window: u32, messages: u32) -> anyhow::Result<()> {
-    ensure!(window > 0, "a window has at least one message");
-    let socket = directory.join("nic.sock");
-    let nic_memory = Arc::new(NicMemory::new()?);
-    nic_memory.write_registers(&nic::registers(ADDRESS));
-    let state = Mutex::new(State { switch: Switch::new([ADDRESS]), host: None });
-    let crank = Arc::new(Crank { state, nic_memory: Arc::clone(&nic_memory) });
-    let server = Server::start(SocketFile::bind(&socket)?, Arc::clone(&crank) as Arc<dyn Card>, nic_memory)?;
-    let name = format!("direct:{}", socket.display());
-    let (nic, loopback) = turning(&crank, || {
-        let nic = Nic::open(&name)?;
-        let loopback = Loopback::new(&nic, size, window, window)?;
-        Ok::<_, anyhow::Error>((nic, loopback))
-    })?;
-    let mut loopback = loopback;
-    let mut receives = Vec::with_capacity(window as usize);
+    let mut by_hand = ByHand::new(directory, size, window)?;
+    let (mut application, mut card) = by_hand.ends()?;
     for _ in 0..messages / window {
-        application_posts(&mut loopback, &mut receives)?;
-        let mut state = crank.state();
-        state.serve_host();
-        let complete = || crank.nic_memory.counters().completions;
-        let wanted = complete() + 2 * u64::from(window);
-        let mut turns = (0..TURNS).map(|_| card_turns(&mut state));
-        ensure!(turns.any(|()| complete() >= wanted), "messages are not complete after {TURNS} turns");
-        drop(turns);
-        drop(state);
-        application_takes(&mut loopback, &mut receives)?;
-        let taken = (receives.len(), loopback.sends.len());
-        ensure!(taken == (window as usize, window as usize), "{taken:?} of {window} messages were complete");
+        application.post()?;
+        card.turn()?;
+        application.take()?;
     }
-    turning(&crank, || drop((loopback, nic)));
-    server.stop();
     Ok(())
 }
 

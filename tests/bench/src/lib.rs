@@ -7,3 +7,4 @@ pub mod document;
 pub mod peers;
 pub mod report;
 pub mod scale;
+pub mod sides;

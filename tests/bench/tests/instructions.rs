@@ -19,8 +19,8 @@ struct Bound {
 }
 
 const BOUNDS: [Bound; 2] = [
-    Bound { window: "1", instructions: [565, 2060, 430] },
-    Bound { window: "64", instructions: [467, 1090, 300] },
+    Bound { window: "1", instructions: [576, 1969, 439] },
+    Bound { window: "64", instructions: [477, 1007, 309] },
 ];
 
 #[test]

@@ -44,9 +44,15 @@ impl Child {
         // A group of its own, so that an interrupt from the terminal reaches us alone and we end things in order.
         command.process_group(0);
         let parent = rustix::process::getpid();
-        // SAFETY: the closure makes two system calls and touches no memory that another thread may have locked.
+        // It runs where this thread may run, not where the thread that forks was started.
+        let cores = rustix::thread::sched_getaffinity(None)
+            .map_err(|e| Error::io(format!("find out where {name} may run"))(e.into()))?;
+        // SAFETY: the closure makes some system calls and touches no memory that another thread may have locked.
         unsafe {
-            command.pre_exec(move || die_with(parent));
+            command.pre_exec(move || {
+                rustix::thread::sched_setaffinity(None, &cores)?;
+                die_with(parent)
+            });
         }
         let process = on_spawner_thread(move || command.spawn())
             .map_err(Error::io(format!("start {name} ({command_line})")))?;
@@ -209,6 +215,8 @@ fn on_spawner_thread<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::CpuSet;
+
     use super::*;
     use std::time::Duration;
 
@@ -246,5 +254,26 @@ mod tests {
         let short = Limit::new("an end that must not come", Duration::from_millis(50));
         assert!(matches!(child.wait(&short), Err(Error::TimedOut(_))));
         assert!(!child.kill().unwrap().success());
+    }
+
+    #[test]
+    fn runs_where_the_thread_that_started_it_may() {
+        let allowed = |child: &Child| {
+            let pid = Pid::from_child(&child.process);
+            rustix::thread::sched_getaffinity(Some(pid)).unwrap()
+        };
+        let start = || Child::spawn("sleep", shell("exec sleep 1000")).unwrap();
+        let all = rustix::thread::sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap();
+        let one = std::thread::spawn(move || {
+            let mut one = CpuSet::new();
+            one.set(first);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            let child = start();
+            assert_eq!(allowed(&child), one);
+            child
+        });
+        drop(one.join().unwrap());
+        assert_eq!(allowed(&start()), all);
     }
 }

@@ -83,7 +83,7 @@ impl Context {
             max_descriptors: info.registers.max_descriptors.min(MAX_DESCRIPTORS_PER_QUEUE),
             max_segments: info.registers.max_segments,
             fired: (0..NRA_WORDS).map(|_| AtomicU32::new(0)).collect(),
-            spins: Spins::default(),
+            spins: Spins::new(settings.spin),
             reaper: Mutex::new(Reaper {
                 consumer: Consumer::new(),
                 vis: vec![None; MAX_VI.into()],
@@ -257,17 +257,22 @@ impl Context {
             return Ok(None);
         }
         let start = Instant::now();
-        let most = timeout.map_or(self.settings.spin, |timeout| timeout.min(self.settings.spin));
-        let spin = self.spins.before_sleep(nra_word, most);
-        while start.elapsed() < spin {
+        let spin = self.spins.before_sleep(nra_word);
+        let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
+        let mut found = None;
+        while found.is_none() && start.elapsed() < spin {
             std::hint::spin_loop();
-            if let Some(found) = look()? {
-                return Ok(Some(found));
-            }
+            found = look()?;
         }
-        let found = self.sleep_for(nra_word, timeout, start, look);
-        self.spins.learn(nra_word, start.elapsed(), most);
-        found
+        if found.is_none() {
+            found = self.sleep_for(nra_word, timeout, start, look)?;
+        }
+        let took = start.elapsed();
+        // A short time that ran out tells nothing.
+        if found.is_some() || took > self.settings.spin {
+            self.spins.learn(nra_word, took);
+        }
+        Ok(found)
     }
 
     /// As [`wait_for`](Self::wait_for), asleep; `start` is when the wait began.

@@ -1,7 +1,7 @@
 //! Whose a lock is. A thread that has taken it twice in a row owns it, and from then on takes it without a locked instruction, until another
 //! thread wants it too: then it is everybody's, for good.
 //!
-//! All others, and the owner-to-be, take an ordinary lock first. Behind it
+//! All others, and the owner-to-be, take a lock that is everybody's first, the shared one. Behind it
 //!
 //! * nobody owns the lock: who had it last becomes the owner;
 //! * somebody does: the ownership is revoked, and the owner waited for if it is inside.
@@ -59,12 +59,12 @@ impl Owner {
     }
 }
 
-/// What whoever has the ordinary lock has of this one.
+/// What whoever has the shared lock has of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// All of it, while it keeps the ordinary lock.
+    /// All of it, while it keeps the shared lock.
     Inside,
-    /// All of it, as its owner: the ordinary lock is to be unlocked.
+    /// All of it, as its owner: the shared lock is to be unlocked.
     Owned,
     /// Nothing while the owner is inside: wait for that, and ask again.
     OwnerIsInside,
@@ -73,7 +73,7 @@ pub(super) enum Turn {
 /// What was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Nothing: who called is inside by the ordinary lock.
+    /// Nothing: who called is inside by the shared lock.
     Nothing,
     /// The lock, as its owner.
     Owned,
@@ -131,7 +131,7 @@ impl<B: Barrier> Bias<B> {
         }
     }
 
-    /// Thread `me` has the ordinary lock.
+    /// Thread `me` has the shared lock.
     #[cold]
     pub(super) fn turn(&self, me: u64) -> Turn {
         match Owner::of(self.owner.load(Relaxed)) {

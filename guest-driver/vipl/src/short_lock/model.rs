@@ -52,6 +52,9 @@ struct Model<B: Barrier> {
     futex: Mutex<()>,
     woken: Condvar,
     value: UnsafeCell<u32>,
+    /// Written by whoever touches the value: loom looks for other orders of two threads where both write to an atomic, and so for one touching
+    /// it in the middle of the other's turn. Cells alone, and atomics that a thread has just read, do not make it.
+    touched: <B::Atomics as Atomics>::U32,
 }
 
 #[expect(unsafe_code, reason = "what is shown is that the lock makes it safe")]
@@ -72,6 +75,7 @@ where
             futex: Mutex::new(()),
             woken: Condvar::new(),
             value: UnsafeCell::new(0),
+            touched: Default::default(),
         }
     }
 
@@ -101,6 +105,7 @@ where
 
     #[expect(unsafe_code, reason = "as above")]
     fn touch(&self) {
+        self.touched.store(1, Relaxed);
         // SAFETY: as above.
         self.value.with_mut(|value| unsafe { *value += 1 });
     }

@@ -68,6 +68,7 @@ impl Card {
 }
 
 impl Core {
+    /// The message at the head of the send queue of `vi`, as [`Card::next_parcel`] gives it.
     #[inline(always)]
     fn parcel(&mut self, number: ViNumber, vi: &mut Vi) -> Option<Parcel> {
         let rights = Rights::local(number.context, vi.ptag);
